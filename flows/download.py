@@ -1,0 +1,60 @@
+"""Data sets that answer without an account -> data/raw, resumed and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import process
+from flows.parameters import DatasetName
+from flows.progress import Progress, artifact_key
+from pipeline import datasets
+from pipeline import download as downloading
+from pipeline.datasets import SourceFile
+from pipeline.layout import PROJECT
+
+
+@task(retries=4, retry_delay_seconds=[5, 30, 120, 600], cache_policy=NO_CACHE, task_run_name="fetch {file.name}")
+def fetch(file: SourceFile, folder: Path) -> Path:
+    """Download one file; a broken download goes on where it stopped."""
+    return downloading.fetch(file, folder, Progress(f"fetch-{file.name}", file.name))
+
+
+@task(cache_policy=NO_CACHE)
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive where the dataset's layout wants it."""
+    downloading.unpack(archive, folder)
+
+
+@flow(name="download", flow_run_name="download {dataset}", **process.HOOKS)
+def download(dataset: DatasetName) -> list[str]:
+    """Fetch what can be had of a dataset without an account; returns what is wrong with its folder then."""
+    source, folder = datasets.get(dataset).source, PROJECT / "data" / "raw" / dataset
+    files = downloading.open_files(source)
+    if not files:
+        raise ValueError(f"{dataset}: nothing of it can be fetched without an account. {source.how} {source.homepage}")
+    for file in files:
+        archive = fetch(file, folder)
+        if file.unpack_to is not None:
+            unpack(archive, folder / file.unpack_to)
+    problems = source.check(folder)
+    for problem in problems:
+        get_run_logger().warning(problem)
+    create_table_artifact(
+        key=f"download-{artifact_key(dataset)}",
+        table=[{"file": file.name, "from": file.url, "licence": source.licence} for file in files],
+    )
+    return problems
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m flows.download", description=__doc__)
+    parser.add_argument("--dataset", required=True, help="a module of pipeline/datasets")
+    arguments = parser.parse_args()
+    with process.command():
+        download(arguments.dataset)

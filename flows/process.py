@@ -1,0 +1,135 @@
+"""The process a flow runs in: known to the server as long as it lives, and not longer.
+
+A flow that is killed outright can not report its end, so the server would show it as running
+for ever. Every run leaves a note of its process; the next run reads the notes and marks runs
+whose process is gone as crashed. Notes, not the server's own list: another machine's runs
+on a shared server are none of our business.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psutil
+
+from flows import local_server
+from pipeline.process import die_with_parent
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
+
+TAGS = "PIPELINE_TAGS"
+"""Comma-separated tags for the runs below this process; `reproduce` sets it for its stages."""
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Around the flow call of a command line: server up, orphans swept, runs tagged."""
+    import prefect
+
+    die_with_parent()
+    try:
+        with server_in_use():
+            local_server.up()
+            sweep()
+            stage = os.environ.get("DVC_STAGE")
+            tags = [tag for tag in os.environ.get(TAGS, "").split(",") if tag] + ([f"stage-{stage}"] if stage else [])
+            with prefect.tags(*tags):
+                yield
+    except (ValueError, local_server.ServerError) as error:
+        # The user's to mend; where it happened is in the log above.
+        sys.exit(f"error: {error}")
+
+
+@contextmanager
+def server_in_use() -> Iterator[None]:
+    """As long as one process is inside, `stop_idle_server` leaves the server alone."""
+    with _usage_lock() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def stop_idle_server() -> bool:
+    """Stop the local server unless a flow or `flows.serve` uses it; True when it was stopped."""
+    with _usage_lock() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return local_server.down()
+
+
+def remember(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+    """`on_running` hook: note which process carries this run."""
+    folder = _notes()
+    folder.mkdir(parents=True, exist_ok=True)
+    process = psutil.Process()
+    (folder / f"{run.id}.json").write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
+
+
+def forget(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+    """Hook of every way to end: the note is no longer needed."""
+    (_notes() / f"{run.id}.json").unlink(missing_ok=True)
+
+
+HOOKS: dict[str, Any] = {
+    "on_running": [remember],
+    "on_completion": [forget],
+    "on_failure": [forget],
+    "on_cancellation": [forget],
+    "on_crashed": [forget],
+}
+"""For `@flow(**HOOKS)`."""
+
+
+def sweep() -> list[str]:
+    """Mark runs whose process is gone as crashed; returns their names."""
+    notes = [note for note in _notes().glob("*.json") if not _lives(note)]
+    if not notes:
+        return []
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    swept = []
+    with get_client(sync_client=True) as client:
+        for note in notes:
+            try:
+                run = client.read_flow_run(UUID(note.stem))
+                if run.state is not None and not run.state.is_final():
+                    client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+                    swept.append(run.name)
+            except ObjectNotFound:
+                pass  # the server's database was deleted since
+            note.unlink(missing_ok=True)
+    return swept
+
+
+@contextmanager
+def _usage_lock() -> Iterator[Any]:
+    local_server.HOME.mkdir(parents=True, exist_ok=True)
+    with (local_server.HOME / "users.lock").open("w") as lock:
+        yield lock
+
+
+def _notes() -> Path:
+    return local_server.HOME / "processes"
+
+
+def _lives(note: Path) -> bool:
+    try:
+        content = json.loads(note.read_text())
+        return abs(psutil.Process(content["pid"]).create_time() - content["started"]) < 1.0
+    except psutil.NoSuchProcess:
+        return False
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return not note.exists()  # removed meanwhile: nothing to sweep; damaged: sweep

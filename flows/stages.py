@@ -1,0 +1,142 @@
+"""`dvc repro` as a child process: one at a time per checkout, its output line by line.
+
+Shell (`make repro`) and UI (`flows.reproduce`) come through here, so that the second of two
+waits for the first and says so. What a stage writes is written by DVC's command for it and by
+nothing else: a flow of a tracked stage that is started from the UI runs its stage.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.parameters import ROOT_PARAMS
+from pipeline.layout import PROJECT
+
+_LINES = (
+    (re.compile(r"Running stage '([^']+)'"), "ran"),
+    (re.compile(r"Stage '([^']+)' didn't change"), "up to date"),
+    (re.compile(r"Stage '([^']+)' is cached"), "from the cache"),
+    (re.compile(r"failed to reproduce '([^']+)'"), "failed"),
+)
+
+
+Say = Callable[[str], None]
+
+
+class ReproError(RuntimeError):
+    """`dvc repro` did not end well; its last lines are in the message."""
+
+
+def dvc_file(params_file: str, tables: bool = False) -> str:
+    """The dvc.yaml that reads a params file, as seen from the project root."""
+    folder = Path(params_file).parent / "tables" if tables else Path(params_file).parent
+    return (folder / "dvc.yaml").as_posix()
+
+
+def target(stage: str, params_file: str) -> str:
+    """What `dvc repro` calls a stage of a scale; no stage: everything."""
+    file = dvc_file(params_file)
+    if not stage:
+        return file
+    return stage if file == "dvc.yaml" else f"{file}:{stage}"
+
+
+def started_from_ui() -> bool:
+    """True in a run of a deployment, false in the command of a DVC stage or in a test."""
+    from prefect.runtime import deployment
+
+    return deployment.id is not None and "DVC_STAGE" not in os.environ
+
+
+def run(stage: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
+    """Bring one stage and what it depends on up to date, logging in the flow run."""
+    from prefect import get_run_logger
+
+    return repro([target(stage, params_file)], get_run_logger().info)
+
+
+def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = ()) -> dict[str, str]:
+    """Run `dvc repro` with `arguments`; returns stage -> what became of it.
+
+    `say` gets every line of output; without it the output goes to the terminal as it is, and
+    nothing is returned. Cancelling takes DVC and its stage down. Raises ReproError.
+    """
+    with one_at_a_time(say or (lambda line: print(line, file=sys.stderr))):
+        return dvc(["repro", *arguments], say, tags)
+
+
+def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    if say is None:
+        status = subprocess.run(command, cwd=PROJECT, env=_environment(tags)).returncode
+        if status:
+            raise ReproError(f"`dvc {' '.join(arguments)}` ended with status {status}")
+        return {}
+    stages: dict[str, str] = {}
+    child = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=_environment(tags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+        start_new_session=True,
+    )
+    last: list[str] = []
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            # A progress bar overwrites its line; only its last state is worth a line here.
+            if not (text := line.rstrip().rsplit("\r", 1)[-1]):
+                continue
+            say(text)
+            last = [*last[-9:], text]
+            for pattern, fate in _LINES:
+                if found := pattern.search(text):
+                    stages[found[1]] = fate
+        status = child.wait()
+    except BaseException:  # cancelled: the whole group goes, not DVC alone
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        raise
+    if status:
+        raise ReproError(f"`dvc {' '.join(arguments)}` ended with status {status}:\n" + "\n".join(last))
+    return stages
+
+
+def _environment(tags: tuple[str, ...]) -> dict[str, str]:
+    from flows.process import TAGS
+
+    # A stage's flow is a run of its own, not the run of the deployment that started DVC.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    return {**environment, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT), TAGS: ",".join(tags)}
+
+
+@contextmanager
+def one_at_a_time(say: Say) -> Iterator[None]:
+    """Hold the pipeline of this checkout; says whom it waits for."""
+    path = PROJECT / ".dvc" / "tmp" / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            say(f"waiting for the pipeline run of {lock.read().strip() or 'another process'} to end ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, started {time.strftime('%H:%M:%S')}")
+        lock.flush()
+        yield

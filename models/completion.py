@@ -1,0 +1,84 @@
+"""The masked-completion objective shared by CroCo and MAE: the network's output, the loss on hidden
+patches (CroCo-Human Sec. 3.1, eq. 2, and its normalised form) and the completed image to look at."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.patches import patchify, unpatchify
+
+
+class Completion(NamedTuple):
+    """Output of CroCo and MAE.
+
+    Attributes:
+        prediction: (B, N, 3 p^2) predicted patches in raster order, vectors as in `patchify`.
+        hidden: (B, N) bool, the mask that was applied, True = hidden.
+    """
+
+    prediction: Tensor
+    hidden: Tensor
+
+
+def patch_errors(prediction: Tensor, target_image: Tensor, normalize: bool = True) -> Tensor:
+    """Mean squared error of each predicted patch.
+
+    Args:
+        prediction: (B, N, 3 p^2).
+        target_image: (B, 3, H, W), the image as it was given to the encoder.
+        normalize: compare with patches of zero mean and unit (unbiased) deviation, as the released
+            CroCo weights do, instead of raw values (equation 2 of CroCo-Human).
+
+    Returns:
+        (B, N) float32.
+
+    Raises:
+        ValueError: prediction and image do not have the same number of patches.
+    """
+    target = _target_patches(prediction, target_image)
+    if normalize:
+        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+        target = (target - mean) * torch.rsqrt(variance + 1e-6)
+    return (prediction.float() - target).square().mean(dim=-1)
+
+
+def completion_loss(prediction: Tensor, target_image: Tensor, hidden: Tensor, normalize: bool = True) -> Tensor:
+    """Mean of `patch_errors` over the hidden patches of the whole batch, a scalar.
+
+    Equation (2) of the paper sums over all patches: give an all-True `hidden` for that.
+
+    Raises:
+        ValueError: shapes that do not fit, or nothing hidden.
+    """
+    errors = patch_errors(prediction, target_image, normalize)
+    if hidden.shape != errors.shape:
+        raise ValueError(f"hidden is {tuple(hidden.shape)}, the prediction {tuple(errors.shape)}")
+    weight = hidden.to(errors.dtype)
+    return (errors * weight).sum() / weight.sum()
+
+
+def completed_image(completion: Completion, target_image: Tensor, patch_size: int, normalize: bool = True) -> Tensor:
+    """The target with its hidden patches replaced by the prediction, (B, 3, H, W), still normalised.
+
+    Normalised predictions get the mean and deviation of the true patches, as in CroCo's own demo.
+    """
+    truth = _target_patches(completion.prediction, target_image)
+    patches = completion.prediction.float()
+    if normalize:
+        variance, mean = torch.var_mean(truth, dim=-1, keepdim=True)
+        patches = patches * torch.sqrt(variance + 1e-6) + mean
+    patches = torch.where(completion.hidden[:, :, None], patches, truth)
+    height, width = target_image.shape[2:]
+    return unpatchify(patches, patch_size, (height // patch_size, width // patch_size))
+
+
+def _target_patches(prediction: Tensor, target_image: Tensor) -> Tensor:
+    side = round((prediction.shape[-1] / 3) ** 0.5)
+    patches = patchify(target_image.float(), side)
+    if patches.shape != prediction.shape:
+        raise ValueError(
+            f"the prediction is {tuple(prediction.shape)}, but the image {tuple(target_image.shape)} "
+            f"has patches {tuple(patches.shape)}"
+        )
+    return patches

@@ -1,0 +1,79 @@
+"""Any pre-trained encoder under one interface: what downstream tasks build on (CroCo-Human Sec. 3.4),
+without knowing whether it was pre-trained by CroCo or by MAE."""
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from models.checkpoints import load_pretrained
+from models.croco import CroCo, CroCoEncoder
+from models.mae import MAE, MAEEncoder
+from models.weight_files import load_state
+
+
+class Encoder(Protocol):
+    """What every encoder offers; the class token of MAE, if any, is not among its tokens.
+
+    Attributes:
+        img_size: side of the square input, px.
+        patch_size: side of a patch, px.
+        grid: (rows, columns) of patches.
+        num_patches: N = rows * columns.
+        width: channels C of a token.
+    """
+
+    img_size: int
+    patch_size: int
+    grid: tuple[int, int]
+    num_patches: int
+    width: int
+
+    def encode(self, image: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(B, 3, img_size, img_size) ImageNet-normalised floats -> (B, N, C) patch tokens."""
+        ...
+
+
+def encoder_of(
+    source: str | Path | nn.Module, img_size: int | None = None, drop_path: float = 0.0
+) -> CroCoEncoder | MAEEncoder:
+    """The encoder of a pre-trained network, its own module with its own copy of the weights.
+
+    Calling it gives the patch tokens (B, N, C) of normalised images; see `Encoder`. The decoder is
+    left behind, so that an optimiser sees only what fine-tuning trains.
+
+    Args:
+        source: checkpoint directory, published weight file, or a CroCo or MAE module.
+        img_size: side of the input, px, if other than in pre-training (files and directories only).
+        drop_path: stochastic depth of the last block, rising linearly from 0 at the first.
+
+    Raises:
+        FileNotFoundError: nothing at `source`.
+        ValueError: `source` holds neither CroCo nor MAE, or `img_size` was given with a module.
+    """
+    if isinstance(source, nn.Module):
+        if img_size not in (None, getattr(source, "img_size", None)):
+            raise ValueError("img_size can be changed only while loading from a file or directory")
+        module = source
+    else:
+        module = load_pretrained(source, img_size)
+    if isinstance(module, CroCoEncoder):
+        encoder: CroCoEncoder | MAEEncoder = CroCoEncoder(
+            **{name: value for name, value in module.config.items() if name in _CROCO_ENCODER}, drop_path=drop_path
+        )
+    elif isinstance(module, MAEEncoder):
+        encoder = MAEEncoder(
+            **{name: value for name, value in module.config.items() if not name.startswith("decoder_")},
+            drop_path=drop_path,
+        )
+    else:
+        raise ValueError(f"{type(module).__name__} has no encoder known here; give {CroCo.__name__} or {MAE.__name__}")
+    wanted = encoder.state_dict().keys()
+    state = module.state_dict()
+    load_state(encoder, {name: state[name] for name in wanted}, "the pre-trained network")
+    return encoder
+
+
+_CROCO_ENCODER = frozenset(
+    ("img_size", "patch_size", "enc_embed_dim", "enc_depth", "enc_num_heads", "mlp_ratio", "pos_embed")
+)

@@ -1,0 +1,74 @@
+"""A trained encoder as a file that plain `timm` loads: the same weights under timm's names, and the
+arguments of `timm.create_model` that fit them.
+
+    python -m models.timm_export data/mini/checkpoints/croco_body croco_body.safetensors
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.croco import CroCoEncoder
+from models.mae import MAEEncoder
+from models.weight_files import write_safetensors
+
+
+def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Write the encoder of `module`; see `models.checkpoints.export_timm`.
+
+    Raises:
+        ValueError: rotary positions or another module, for which timm has no counterpart.
+    """
+    state = module.state_dict()
+    options: dict[str, Any] = {"model_name": "vit_base_patch16_224", "num_classes": 0}
+    if isinstance(module, CroCoEncoder):
+        if module.config["pos_embed"] != "cosine":
+            raise ValueError(
+                f"timm has no ViT with the {module.config['pos_embed']} positions of this CroCo; "
+                "only cosine CroCo and MAE can be exported"
+            )
+        # Without fc_norm=False timm would move the final norm behind the pooling.
+        options |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
+        renamed = {"enc_pos_embed": "pos_embed", "enc_blocks.": "blocks.", "enc_norm.": "norm."}
+        state["enc_pos_embed"] = state["enc_pos_embed"][None]
+        sizes = {name.removeprefix("enc_"): value for name, value in module.config.items()}
+    elif isinstance(module, MAEEncoder):
+        renamed = {"pos_embed": "pos_embed", "blocks.": "blocks.", "norm.": "norm.", "cls_token": "cls_token"}
+        sizes = module.config
+    else:
+        raise ValueError(f"only encoders of CroCo and MAE can be exported, not {type(module).__name__}")
+    renamed["patch_embed."] = "patch_embed."
+    published = dict(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, mlp_ratio=4)
+    options |= {name: sizes[name] for name in published if sizes[name] != published[name]}
+    exported = {
+        new + name.removeprefix(old): tensor
+        for name, tensor in state.items()
+        for old, new in renamed.items()
+        if name.startswith(old)
+    }
+    write_safetensors(Path(path), exported, {"timm": json.dumps(options, sort_keys=True)})
+    return {**options, "checkpoint_path": str(path)}
+
+
+def main() -> None:
+    # models.checkpoints imports this module
+    from models.checkpoints import export_timm
+
+    parser = argparse.ArgumentParser(
+        prog="python -m models.timm_export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="directory, or a published CroCo or MAE weight file")
+    parser.add_argument("file", type=Path, help="the .safetensors file to write")
+    arguments = parser.parse_args()
+    try:
+        options = export_timm(arguments.checkpoint, arguments.file)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"timm.create_model({', '.join(f'{name}={value!r}' for name, value in options.items())})")
+
+
+if __name__ == "__main__":
+    main()

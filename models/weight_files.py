@@ -1,0 +1,132 @@
+"""Weight files as they lie on disk: reads PyTorch and safetensors files without running their content,
+copies a state dict into a module, and says what is wrong when either cannot be done."""
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, unsafe, or of another architecture than asked for."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Content of a weight file: the state dict, and all else the file says (top-level keys)."""
+
+    path: Path
+    state: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Read a `.safetensors` file, or a PyTorch file with its state dict under `model` or at the top.
+
+    Facts come from the other top-level keys; for safetensors from the file's metadata and from a
+    JSON file of the same name beside it. PyTorch files are unpickled with `weights_only=True`; the
+    one class allowed beyond tensors is `argparse.Namespace`, which upstream training code stores.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: damaged file, a file that would run code, or one without a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file at {path}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path)
+    state = content.pop("model", content)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict, neither under the key 'model' nor at the top; "
+            f"its keys: {sorted(map(str, content))[:8]}"
+        )
+    return WeightFile(path, state, {} if state is content else content)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    facts: dict[str, Any] = {}
+    if (beside := path.with_suffix(".json")).is_file():
+        facts |= {k: v for k, v in json.loads(beside.read_text()).items() if k.endswith("kwargs")}
+    for key, value in metadata.items():
+        if key.endswith("kwargs"):
+            facts[key] = json.loads(value)
+    return {**facts, "model": state}
+
+
+def _read_pytorch(path: Path) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "global" in str(error):
+            raise CheckpointError(
+                f"{path} was refused: it names classes that are not needed to store weights and could run code. {error}"
+            ) from error
+        raise CheckpointError(f"{path} is damaged or no PyTorch file: {error}") from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no PyTorch file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict with weights")
+    return content
+
+
+def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, aside first, then in place in one step."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, aside, metadata={"format": "pt", **(metadata or {})})
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], source: str | Path, hint: str = "") -> None:
+    """Copy `state` into `module`; every name and shape must agree.
+
+    Args:
+        source: where the state came from, for the message.
+        hint: appended to the message.
+
+    Raises:
+        CheckpointError: names the first parameter, in the module's order, that differs.
+    """
+    expected = module.state_dict()
+    kind = type(module).__name__
+
+    def refuse(what: str) -> CheckpointError:
+        return CheckpointError(f"{source} does not fit this {kind}: {what}. {hint}".rstrip())
+
+    for name, tensor in expected.items():
+        if name not in state:
+            raise refuse(f"it has no {name}, of shape {tuple(tensor.shape)} here")
+        if state[name].shape != tensor.shape:
+            raise refuse(f"{name} has shape {tuple(state[name].shape)} there and {tuple(tensor.shape)} here")
+    for name in state:
+        if name not in expected:
+            raise refuse(f"it has {name}, of shape {tuple(state[name].shape)}, unknown here")
+    module.load_state_dict(state)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""Where a dataset comes from: who grants access, which files, where they go, is the layout right.
+
+One declarative `Source` per dataset serves `make doctor`, the download flow and the
+message a user sees when a folder does not look as expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Access = Literal["anonymous", "form", "generated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One file to obtain, as its distributor names it."""
+
+    name: str
+    url: str | None = None
+    """Address that answers without an account; None = behind a form or a login."""
+    unpack_to: str | None = None
+    """Folder below `data/raw/<dataset>` the archive is unpacked in; None = not an archive."""
+    megabytes: int | None = None
+    """Expected size, None = not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A part of the official layout: at least one path must match one of the globs."""
+
+    patterns: tuple[str, ...]
+    """Globs relative to the dataset's folder; more than one where archives unpack differently."""
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How a user gets a dataset and how its folder must look."""
+
+    homepage: str
+    licence: str
+    access: Access
+    how: str
+    files: tuple[SourceFile, ...]
+    layout: tuple[Expected, ...]
+
+    def check(self, root: Path) -> list[str]:
+        """Problems of the layout below `root`, one sentence each; empty = as expected.
+
+        Looks for one match of every expected pattern, so it is quick on a full dataset;
+        damage inside files is found, counted and listed by indexing.
+        """
+        if not root.is_dir():
+            return [f"{root}: no such folder"]
+        return [
+            f"{root}: found no {' or '.join(part.patterns)} ({part.meaning})"
+            for part in self.layout
+            if not any(next(root.glob(pattern), None) for pattern in part.patterns)
+        ]
+
+    def require(self, root: Path, dataset: str) -> None:
+        """Raise ValueError listing every problem of the layout and where to read about it."""
+        if problems := self.check(root):
+            raise ValueError(
+                f"{dataset}: the folder does not have the official layout:\n  "
+                + "\n  ".join(problems)
+                + f"\nHow to get it: {self.homepage} and data/raw/{dataset}/SOURCE.md"
+            )

@@ -1,0 +1,170 @@
+"""Stand-ins of a scale: shards rendered in parallel processes, resumed after a stop, put together at the end.
+
+Writes `data/<scale>/standins/<dataset>` in the dataset's official layout (paper section
+3.2: where the pre-training images come from), by the dataset module's own writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.datasets import get
+from pipeline.datasets.base import mark_standin
+from pipeline.datasets.coco import DATASET as COCO
+from pipeline.datasets.world import World
+from pipeline.layout import Layout
+from pipeline.process import die_with_parent
+from pipeline.run_spec import Params, fingerprint
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (shards done, shards in all)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stand-in to write. Shards may be written in any order and process; done ones are kept."""
+
+    dataset: str
+    layout: Layout
+    seed: int
+    sizes: dict[str, int | float | list[int]]
+    scratch: Path
+    """Holds a folder per finished shard; named after everything the shards depend on."""
+    shards: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        return [shard for shard in self.shards if not (self.scratch / shard).is_dir()]
+
+    def write(self, shard: str) -> None:
+        """Render one shard into the scratch folder, aside and renamed; nothing when it is there."""
+        done = self.scratch / shard
+        if done.is_dir():
+            return
+        module = get(self.dataset)
+        aside = self.scratch / f".{shard}.{os.getpid()}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            module.write_shard(shard, aside, _world(self.layout), self.seed, module.sizes(self.sizes))
+            aside.replace(done)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def assemble(self) -> Path:
+        """Put the finished shards together as the stand-in and drop the scratch folder.
+
+        Raises ValueError when shards are missing.
+        """
+        if missing := self.missing():
+            raise ValueError(f"{self.dataset}: {len(missing)} shards are not rendered yet, the first is {missing[0]}")
+        target = self.layout.standin(self.dataset)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        for shard in self.shards:
+            shutil.copytree(self.scratch / shard, aside, copy_function=_link, dirs_exist_ok=True)
+        module = get(self.dataset)
+        module.finish(aside, module.sizes(self.sizes))
+        mark_standin(aside, self.dataset)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.replace(target)
+        shutil.rmtree(self.scratch)
+        return target
+
+
+def plan(dataset: str, layout: Layout, params: Params) -> Job:
+    """What writing the stand-in takes. ValueError when params.yaml gives it no or wrong sizes."""
+    module = get(dataset)
+    section = params.datasets.get(dataset)
+    if section is None or not section.standin:
+        raise ValueError(f"{dataset}: scale {params.scale} has no stand-in (params: datasets.{dataset}.standin)")
+    sizes = dict(section.standin)
+    shards = tuple(module.shards(module.sizes(sizes)))
+    key = fingerprint(dataset, section.standin_seed, sizes, _inputs(dataset, layout))
+    return Job(dataset, layout, section.standin_seed, sizes, layout.scratch(f"standin-{dataset}", key), shards)
+
+
+def write_standin(
+    dataset: str, layout: Layout, params: Params, progress: Progress | None = None, processes: int | None = None
+) -> Path:
+    """Render and assemble a stand-in with one process per core; returns its folder.
+
+    A run that was stopped goes on with the shards that were missing. The result depends on
+    params, body, motions and backgrounds only, not on the number of processes.
+    """
+    job = plan(dataset, layout, params)
+    missing, total = job.missing(), len(job.shards)
+    if done := total - len(missing):
+        log.info("%s: %d of %d shards are there from an earlier run", dataset, done, total)
+    workers = min(processes or os.cpu_count() or 1, max(len(missing), 1))
+    bar = tqdm(total=total, initial=done, desc=f"stand-in {dataset}", unit="shard", disable=progress is not None)
+    # Spawned, not forked: an OpenGL context does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with bar, ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        futures = {pool.submit(job.write, shard): shard for shard in missing}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                bar.update()
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return job.assemble()
+
+
+def _start_worker() -> None:
+    die_with_parent()
+    # One core per process; Mesa reads its variable when the first context is made.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@cache
+def _world(layout: Layout) -> World:
+    return World(layout.smpl, layout.motions, lambda: COCO.background_images(layout.source(COCO.name)))
+
+
+def _inputs(dataset: str, layout: Layout) -> str:
+    """Hash of the body, motions and list of backgrounds; COCO's own stand-in is drawn from nothing."""
+    if dataset == "coco":
+        return ""
+    if not layout.smpl.is_file() or not layout.motions.is_dir():
+        raise ValueError(
+            f"{dataset}: its stand-in needs {layout.smpl} and {layout.motions}; "
+            "make them with `python -m pipeline.bodies` and `python -m pipeline.motions`"
+        )
+    digest = hashlib.blake2b(layout.smpl.read_bytes(), digest_size=8)
+    for path in sorted(layout.motions.rglob("*.npz")):
+        digest.update(path.relative_to(layout.motions).as_posix().encode())
+        digest.update(path.read_bytes())
+    photographs = layout.source("coco")
+    index = photographs / "annotations/instances_train2017.json"
+    digest.update(str(photographs).encode() + (index.read_bytes() if index.is_file() else b""))
+    return digest.hexdigest()
+
+
+def _link(source: str, target: str) -> None:
+    """Hard link where the file system has them, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,209 @@
+"""3DPW: moving-camera videos with SMPL bodies -> records; cross-pose pairs and the mesh test set.
+
+Paper sections 3.2 (train split, cross-pose) and 4.1 (test split, body mesh recovery).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets import keypoints
+from pipeline.datasets.base import Dataset, box_around, image_size
+from pipeline.datasets.pickles import load_arrays
+from pipeline.datasets.quarantine import Quarantine
+from pipeline.datasets.source import Expected, Source, SourceFile
+from pipeline.datasets.world import World, generator, write_jpeg
+from pipeline.records import FrameRecord
+from pipeline.rendering.cameras import hand_held
+from pipeline.rendering.scene import Person
+
+FPS = 30.0
+MIN_KEYPOINTS = 6
+"""The release itself zeroes poses2d with fewer confident joints; we hold to the same number."""
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+GENDERS = {"m": "male", "f": "female", "n": "neutral"}
+_KEYS = (
+    "poses", "betas", "trans", "genders", "poses2d", "jointPositions", "cam_poses", "campose_valid", "cam_intrinsics",
+)  # fmt: skip
+URL = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
+FILL = 0.75
+"""Share of the frame's height that the stand-in's person takes on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Stand-in: sequences per split; `frames` filmed instants of each, every `stride`-th of 30 Hz; pixels."""
+
+    train_sequences: int
+    val_sequences: int
+    test_sequences: int
+    frames: int
+    stride: int
+    width: int
+    height: int
+
+
+class ThreeDPW(Dataset):
+    """One record per actor and 30 Hz frame with a valid camera pose and 2D keypoints.
+
+    World frame of the recording, metres; body parameters are gendered SMPL in that frame.
+    The box is the extent of the confident 2D keypoints, which is what the evaluation
+    protocol of the 3DPW test set crops by.
+    """
+
+    name = "3dpw"
+    standin_sizes = Sizes
+    source = Source(
+        homepage=URL,
+        licence="non-commercial; downloading accepts the licence on the homepage",
+        access="anonymous",
+        how="Download both archives and unpack them here; the __MACOSX folders can go.",
+        files=(
+            SourceFile(name="imageFiles.zip", url=f"{URL}/imageFiles.zip", unpack_to="."),
+            SourceFile(name="sequenceFiles.zip", url=f"{URL}/sequenceFiles.zip", unpack_to="."),
+        ),
+        layout=(
+            Expected(patterns=("imageFiles/*/image_*.jpg",), meaning="frames of a sequence"),
+            Expected(
+                patterns=tuple(f"sequenceFiles/{split}/*.pkl" for split in SPLITS),
+                meaning="bodies and cameras of a sequence",
+            ),
+        ),
+    )
+
+    def _read(self, root: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:
+        for folder, split in SPLITS.items():
+            for path in sorted((root / "sequenceFiles" / folder).glob("*.pkl")):
+                yield from self._read_sequence(root, path, split, quarantine)
+
+    def _read_sequence(self, root: Path, path: Path, split: str, quarantine: Quarantine) -> Iterator[FrameRecord]:
+        file = path.relative_to(root).as_posix()
+        try:
+            content = load_arrays(path)
+            if not isinstance(content, dict) or (missing := [key for key in _KEYS if key not in content]):
+                raise ValueError(f"no {', '.join(missing)} in it" if isinstance(content, dict) else "not a dict")
+            frames = root / "imageFiles" / path.stem
+            present = {entry.name for entry in frames.iterdir()} if frames.is_dir() else set()
+            if not present:
+                raise ValueError(f"no images in imageFiles/{path.stem}")
+            width, height = image_size(frames / min(present))
+        except ValueError as error:
+            quarantine.add(file, str(error))
+            return
+        for actor in range(len(content["poses"])):
+            yield from self._read_actor(content, actor, path.stem, split, (width, height), present, file, quarantine)
+
+    def _read_actor(
+        self,
+        content: dict,
+        actor: int,
+        sequence: str,
+        split: str,
+        size: tuple[int, int],
+        present: set[str],
+        file: str,
+        quarantine: Quarantine,
+    ) -> Iterator[FrameRecord]:
+        poses, trans = content["poses"][actor], content["trans"][actor]
+        points = np.asarray(content["poses2d"][actor]).transpose(0, 2, 1)
+        valid = np.asarray(content["campose_valid"][actor]).astype(bool)
+        usable = valid & ((points[:, :, 2] > 0).sum(axis=1) >= MIN_KEYPOINTS)
+        if dropped := int((~usable).sum()):
+            quarantine.add(file, f"actor {actor}: no valid camera pose or too few 2D keypoints", dropped)
+        for frame in np.flatnonzero(usable):
+            image = f"image_{frame:05d}.jpg"
+            if image not in present:
+                quarantine.add(f"imageFiles/{sequence}/{image}", "the image is missing")
+                continue
+            confident = points[frame, :, 2] > 0
+            try:
+                yield FrameRecord(
+                    dataset=self.name,
+                    split=split,
+                    sequence=sequence,
+                    subject=str(actor),
+                    camera="0",
+                    frame_index=int(frame),
+                    image=f"imageFiles/{sequence}/{image}",
+                    width=size[0],
+                    height=size[1],
+                    box=box_around(points[frame, confident, :2]),
+                    time_s=frame / FPS,
+                    keypoints_2d=np.where(confident[:, None], points[frame], 0.0),
+                    keypoint_set="openpose18",
+                    camera_K=np.asarray(content["cam_intrinsics"]),
+                    camera_R=content["cam_poses"][frame][:3, :3],
+                    camera_t=content["cam_poses"][frame][:3, 3],
+                    body_model="smpl",
+                    gender=GENDERS[content["genders"][actor]],
+                    global_orient=poses[frame, :3],
+                    body_pose=poses[frame, 3:72],
+                    betas=np.asarray(content["betas"][actor])[:10],
+                    transl=trans[frame],
+                    joints_3d=content["jointPositions"][actor][frame].reshape(-1, 3),
+                )
+            except (ValueError, KeyError, IndexError) as error:
+                quarantine.add(file, f"actor {actor} frame {frame}: {error}")
+
+    def shards(self, sizes: Sizes) -> list[str]:
+        counts = {"train": sizes.train_sequences, "validation": sizes.val_sequences, "test": sizes.test_sequences}
+        return [f"{folder}_{number:02d}" for folder, count in counts.items() for number in range(count)]
+
+    def write_shard(self, shard: str, folder: Path, world: World, seed: int, sizes: Sizes) -> None:
+        """One sequence with one actor.
+
+        Of the 30 Hz frames only every `stride`-th is filmed: those between carry no valid
+        camera pose, as the release marks frames it could not align, and have no image. So a
+        small stand-in still holds many different poses at their true times.
+        """
+        split, number = shard.split("_")
+        held_out = split == "test"
+        rng = generator(seed, self.name, *shard.encode())
+        motions = world.motions(held_out)
+        order = generator(seed, self.name, held_out).permutation(len(motions))
+        motion = motions[order[int(number) % len(motions)]]
+        clip = world.clip(rng, motion, sizes.frames * sizes.stride, FPS, on_the_spot=False)
+        body = world.pose(clip.poses, clip.trans, world.betas(rng))
+        middle = (body.vertices.min(axis=1) + body.vertices.max(axis=1)) / 2
+        extent = float(np.ptp(body.vertices, axis=1).max())
+        size_hw = (sizes.height, sizes.width)
+        cameras = hand_held(rng, middle, extent, size_hw, FPS, fill=FILL * sizes.height / min(size_hw))
+        look, light = world.look(rng), world.daylight(rng)
+        background = world.background(rng, sizes.width, sizes.height)
+        filmed = np.arange(0, len(body), sizes.stride)
+        points = np.zeros((len(body), 3, 18))
+        for frame in filmed:
+            person = Person(body.vertices[frame], body.joints[frame], look)
+            rendering = world.photograph(person, cameras[frame], light, background)
+            write_jpeg(folder / f"imageFiles/{shard}/image_{frame:05d}.jpg", rendering.image)
+            found = keypoints.openpose18(np.column_stack([cameras[frame].project(body.coco[frame]), np.ones(17)]))
+            inside = np.all((found[:, :2] >= 0) & (found[:, :2] < [sizes.width, sizes.height]), axis=1)
+            points[frame] = np.where(inside[:, None], found, 0.0).T
+        extrinsics = np.tile(np.eye(4), (len(body), 1, 1))
+        extrinsics[:, :3, :3] = [camera.R for camera in cameras]
+        extrinsics[:, :3, 3] = [camera.t for camera in cameras]
+        content = {
+            "sequence": shard,
+            "poses": [body.poses],
+            "betas": [body.betas],
+            "trans": [body.transl],
+            # The open body has one neutral shape space.
+            "genders": ["n"],
+            "poses2d": [points],
+            "jointPositions": [body.joints.reshape(len(body), 72)],
+            "cam_poses": extrinsics,
+            "campose_valid": [np.isin(np.arange(len(body)), filmed).astype(np.int64)],
+            "cam_intrinsics": cameras[0].K,
+            "img_frame_ids": 2 * np.arange(len(body)),
+        }
+        path = folder / f"sequenceFiles/{split}/{shard}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+DATASET = ThreeDPW()

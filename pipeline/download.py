@@ -1,0 +1,100 @@
+"""Files that answer without an account -> data/raw/<dataset>: resumed, checked, unpacked.
+
+What sits behind a form or a licence is the user's to fetch; the dataset's SOURCE.md says how.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from pipeline.datasets.source import Source, SourceFile
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+SIZE_TOLERANCE = 0.2
+"""A file whose size differs by more than this share from the known one is not the file."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes there, bytes in all; 0 when the server does not say)."""
+
+
+class DownloadError(ValueError):
+    """A file can not be had, or is not what it should be; the message names file and address."""
+
+
+def open_files(source: Source) -> tuple[SourceFile, ...]:
+    """Files of a dataset that can be fetched without an account."""
+    return tuple(file for file in source.files if file.url is not None)
+
+
+def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> Path:
+    """Download one file into `folder` unless it is there; returns its path.
+
+    A broken download goes on where it stopped. Raises DownloadError; it makes sense to try again.
+    """
+    target = folder / file.name
+    if target.is_file():
+        return target
+    if file.url is None:
+        raise DownloadError(f"{file.name}: only its owner hands it out; see {folder / 'SOURCE.md'}")
+    if not file.url.startswith(("https://", "http://")):
+        raise DownloadError(f"{file.name}: {file.url} is no web address")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that an unfinished download is not taken for real data.
+    part = folder.with_name(f".{folder.name}.{target.name}.part")
+    there = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            resumed = there > 0 and answer.status == 206
+            done = there if resumed else 0
+            length = int(answer.headers.get("Content-Length") or 0)
+            total = done + length if length else 0
+            with part.open("ab" if resumed else "wb") as out:
+                while block := answer.read(CHUNK):
+                    out.write(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, total)
+    except (urllib.error.URLError, HTTPException, OSError) as error:
+        raise DownloadError(f"{file.name}: {file.url} does not answer as expected ({error}); try again") from error
+    if total and done != total:
+        raise DownloadError(f"{file.name}: {done} of {total} bytes came from {file.url}; try again")
+    if file.megabytes and abs(done / 1e6 - file.megabytes) > SIZE_TOLERANCE * file.megabytes + 1:
+        part.unlink()
+        raise DownloadError(f"{file.name}: {file.url} gave {done / 1e6:.0f} MB, expected about {file.megabytes} MB")
+    part.replace(target)
+    return target
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive below `folder`; nothing is written outside it.
+
+    Raises DownloadError when the archive is damaged, or of another kind.
+    """
+    aside = folder.with_name(f".{folder.name}.{archive.name}.unpacked")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(aside)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as content:
+                content.extractall(aside, filter="data")
+        else:
+            raise DownloadError(f"{archive}: neither a zip nor a tar archive")
+        shutil.copytree(aside, folder, dirs_exist_ok=True, copy_function=shutil.move)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise DownloadError(f"{archive}: damaged ({error}); delete it and download it again") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,150 @@
+"""Images and videos on disk to RGB arrays: the only place that decodes pixels.
+
+A file that can not be decoded raises FrameError naming it; a video that ends early gives the
+frames it has, and the caller counts the rest. Pixels come as stored: annotations of the data
+sets refer to the stored raster, so an EXIF orientation tag of a photo is not applied. The
+rotation flag of a video is, as every player and every data set made from video does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import decord
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+
+BATCH_BYTES = 64 * 2**20
+"""Decoded frames held at once while streaming a video."""
+
+
+class FrameError(ValueError):
+    """An image or video can not be decoded; the message names the file."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's container declares; a damaged file may hold fewer frames."""
+
+    frames: int
+    fps: float
+    width: int
+    """After rotation, px."""
+    height: int
+
+
+def read_image(path: str | Path) -> Pixels:
+    """(H, W, 3) uint8 RGB. FrameError when the file is missing, truncated or no image."""
+    return np.asarray(_open_image(Path(path)).convert("RGB"))
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """(H, W) bool, True where any colour channel of a mask image is not zero. FrameError as `read_image`."""
+    image = _open_image(Path(path))
+    # An opaque alpha channel says nothing about the person.
+    pixels = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2))
+
+
+def _open_image(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()  # decodes everything, so a file cut short fails here
+    except FileNotFoundError as error:
+        raise FrameError(f"{path}: no such image") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for a broken PNG.
+        raise FrameError(f"{path}: not a readable image ({error})") from error
+    return image
+
+
+def video_info(path: str | Path) -> VideoInfo:
+    """Declared frames, frame rate and size of a video. FrameError when it can not be opened."""
+    path = Path(path)
+    if not path.is_file():
+        raise FrameError(f"{path}: no such video")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        decoded, first = capture.read()
+        if not decoded:
+            raise FrameError(f"{path}: not a readable video (no frame could be decoded)")
+        frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        if not np.isfinite(fps) or fps <= 0:
+            raise FrameError(f"{path}: the video declares no frame rate")
+    finally:
+        capture.release()
+    return VideoInfo(frames=frames, fps=float(fps), width=first.shape[1], height=first.shape[0])
+
+
+def read_video_frames(path: str | Path, indices: Sequence[int]) -> Pixels:
+    """Frames of a video in the order asked for, repeats included: (T, H, W, 3) uint8 RGB.
+
+    Raises FrameError when the file can not be opened or any of the frames can not be decoded.
+    """
+    found = dict(stream_video(path, indices))
+    missing = sorted(set(map(int, indices)) - found.keys())
+    if missing:
+        raise FrameError(f"{path}: {len(missing)} of the frames asked for do not decode, the first is {missing[0]}")
+    return np.stack([found[int(index)] for index in indices])
+
+
+def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+    """Yield (index, (H, W, 3) uint8 RGB) in rising order, each index once, those that decode.
+
+    Runs of neighbouring frames are decoded together and gaps are jumped by key frame. Frames
+    that do not decode (damaged file, index past the end) are left out: the caller
+    knows what it asked for. FrameError when the file can not be opened at all.
+    """
+    path = Path(path)
+    wanted = sorted(set(map(int, indices)))
+    if wanted and wanted[0] < 0:
+        raise ValueError(f"{path}: frame index {wanted[0]} is negative")
+    info = video_info(path)
+    batch = max(1, BATCH_BYTES // (info.width * info.height * 3))
+    done = -1
+    try:
+        # One thread: the steps run in several processes, and order then is the same everywhere.
+        reader = decord.VideoReader(str(path), num_threads=1)
+        inside = [index for index in wanted if index < len(reader)]
+        for start in range(0, len(inside), batch):
+            group = inside[start : start + batch]
+            for index, frame in zip(group, reader.get_batch(group).asnumpy(), strict=True):
+                yield index, frame
+                done = index
+    except (decord.DECORDError, RuntimeError) as error:
+        # Decord's reader thread gives up frames before the damaged place; OpenCV reads up to it.
+        log.warning("%s: decord stopped after frame %d, going on with OpenCV (%s)", path, done, _first_line(error))
+        yield from _stream_opencv(path, [index for index in wanted if index > done])
+
+
+def _stream_opencv(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+    """Decode from the start, frame by frame: slow, and right for any file."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        position = 0
+        for index in wanted:
+            while position < index:
+                if not capture.grab():
+                    return
+                position += 1
+            decoded, frame = capture.read()
+            if not decoded:
+                return
+            position += 1
+            yield index, np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+    finally:
+        capture.release()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,93 @@
+"""Where everything lies: the one file that knows paths.
+
+Every path a stage writes contains the scale, so that the outputs of `mini`, `gpu` and
+`paper` live side by side and two scales never claim the same DVC output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one scale under one project folder (default: this checkout)."""
+
+    scale: str
+    root: Path = PROJECT
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / self.scale
+
+    def raw(self, dataset: str) -> Path:
+        """Real data as its user put it there; read-only for us."""
+        return self.root / "data" / "raw" / dataset
+
+    @property
+    def bodies(self) -> Path:
+        return self.data / "bodies"
+
+    @property
+    def smpl(self) -> Path:
+        return self.bodies / "SMPL_NEUTRAL.npz"
+
+    @property
+    def mano(self) -> Path:
+        return self.bodies / "MANO_RIGHT.npz"
+
+    @property
+    def motions(self) -> Path:
+        return self.data / "motions"
+
+    def standin(self, dataset: str) -> Path:
+        return self.data / "standins" / dataset
+
+    def source(self, dataset: str) -> Path:
+        """The folder a dataset is read from: the real one where it is present, else the stand-in."""
+        return self.raw(dataset) if has_real_data(self.raw(dataset)) else self.standin(dataset)
+
+    def records(self, dataset: str) -> Path:
+        return self.data / "records" / f"{dataset}.parquet"
+
+    def crops(self, pool: str, dataset: str) -> Path:
+        return self.data / "crops" / pool / f"{dataset}.arrow"
+
+    def pairs(self, pool: str, dataset: str) -> Path:
+        return self.data / "pairs" / pool / f"{dataset}.parquet"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.data / "checkpoints" / name
+
+    def task_checkpoint(self, task: str, run: str, seed: int) -> Path:
+        return self.data / "task_checkpoints" / task / f"{run}-{seed}"
+
+    def metrics(self, stage: str, name: str) -> Path:
+        """Small JSON, kept in git: what was measured."""
+        return self.root / "reports" / "metrics" / self.scale / stage / f"{name}.json"
+
+    def history(self, stage: str, name: str) -> Path:
+        """JSON lines of a training run (loss curves), kept in git like the metrics."""
+        return self.root / "reports" / "metrics" / self.scale / stage / f"{name}.history.jsonl"
+
+    def pictures(self, stage: str, name: str) -> Path:
+        """Pictures a stage draws for the report."""
+        return self.data / "pictures" / stage / name
+
+    @property
+    def report(self) -> Path:
+        """`reports/out` for the scale anyone runs, one folder deeper for the others."""
+        out = self.root / "reports" / "out"
+        return out if self.scale == "mini" else out / self.scale
+
+    def scratch(self, stage: str, key: str) -> Path:
+        """Resumable state of an unfinished run; `key` hashes what the run depends on."""
+        return self.root / ".scratch" / f"{stage}-{key}"
+
+
+def has_real_data(folder: Path) -> bool:
+    """True when a user put something beside the SOURCE.md that ships with the project."""
+    return folder.is_dir() and any(entry.name != "SOURCE.md" for entry in folder.iterdir())

@@ -1,0 +1,1 @@
+"""What training reads: crops as arrays, pairs as batches; every batch a pure function of (seed, step)."""

@@ -1,0 +1,236 @@
+"""Records and pairs as Parquet files: schemas with units and a version, checked writing and reading.
+
+A manifest is a table whose schema metadata names what it is (`manifest`), its version
+(`version`, "major.minor") and, per field, its unit and meaning. Reading refuses another
+kind of file and another major version; writing checks every rule of `validate` first and
+goes to a temporary file that is renamed, so a file that exists is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, SPLITS, FrameRecord
+
+VERSION = "1.0"
+PAIR_KINDS = ("view", "pose")
+
+
+class ManifestError(ValueError):
+    """A file is not the manifest it should be; the message names file, rule and rows."""
+
+
+def _field(name: str, type_: pa.DataType, meaning: str, unit: str = "", nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"meaning": meaning, "unit": unit})
+
+
+def _schema(kind: str, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"manifest": kind, "version": VERSION})
+
+
+_floats = pa.list_(pa.float64())
+
+RECORDS = _schema(
+    "records",
+    [
+        _field("frame_id", pa.string(), "hash of dataset, split, sequence, camera, frame, subject"),
+        _field("dataset", pa.string(), "name of the dataset module"),
+        _field("split", pa.string(), "train, val or test"),
+        _field("sequence", pa.string(), "recording"),
+        _field("subject", pa.string(), "person within the sequence"),
+        _field("camera", pa.string(), "camera within the sequence"),
+        _field("frame_index", pa.int64(), "instant, shared by synchronised cameras"),
+        _field("image", pa.string(), "image or video, relative to the dataset's root"),
+        _field("width", pa.int32(), "image width", "px"),
+        _field("height", pa.int32(), "image height", "px"),
+        _field("box", _floats, "person box x, y, width, height", "px"),
+        _field("time_s", pa.float64(), "time in the sequence", "s", nullable=True),
+        _field("video_frame", pa.int64(), "frame number inside the video", "", nullable=True),
+        _field("silhouette", pa.string(), "mask image of the dataset, relative path", nullable=True),
+        _field("keypoints_2d", _floats, "K rows of x, y, confidence", "px, px, 1", nullable=True),
+        _field("keypoint_set", pa.string(), "which keypoints", nullable=True),
+        _field("camera_K", _floats, "3x3 intrinsics, row by row", "px", nullable=True),
+        _field("camera_R", _floats, "3x3 world to camera, row by row, OpenCV axes", nullable=True),
+        _field("camera_t", _floats, "world to camera translation", "m", nullable=True),
+        _field("body_model", pa.string(), "model of the parameters", nullable=True),
+        _field("gender", pa.string(), "neutral, male or female", nullable=True),
+        _field("global_orient", _floats, "axis-angle, world frame", "rad", nullable=True),
+        _field("body_pose", _floats, "axis-angle of 23 joints", "rad", nullable=True),
+        _field("betas", _floats, "10 shape coefficients", nullable=True),
+        _field("transl", _floats, "translation, world frame", "m", nullable=True),
+        _field("joints_3d", _floats, "J rows of x, y, z, world frame", "m", nullable=True),
+        _field("label", pa.string(), "class label", nullable=True),
+    ],
+)
+
+PAIRS = _schema(
+    "pairs",
+    [
+        _field("pair_id", pa.string(), "hash of kind, target and reference"),
+        _field("kind", pa.string(), "view: same instant, two cameras; pose: same camera, two instants"),
+        _field("dataset", pa.string(), "name of the dataset module"),
+        _field("target_frame_id", pa.string(), "frame to complete"),
+        _field("reference_frame_id", pa.string(), "frame seen whole"),
+        _field("target_crop", pa.int64(), "row of the target in the dataset's crops file"),
+        _field("reference_crop", pa.int64(), "row of the reference in the dataset's crops file"),
+        _field("target_patch_mask", pa.binary(), "human patches of the centre crop, packed bits", nullable=True),
+        _field("reference_patch_mask", pa.binary(), "likewise for the reference", "", nullable=True),
+        _field("num_patches", pa.int32(), "patches per image of the two masks"),
+        _field("dt_seconds", pa.float64(), "reference time minus target time (kind pose)", "s", nullable=True),
+        _field("baseline_degrees", pa.float64(), "angle between the views (kind view)", "deg", nullable=True),
+    ],
+)
+
+_SCHEMAS = {"records": RECORDS, "pairs": PAIRS}
+
+
+def write_records(records: Iterable[FrameRecord], path: Path) -> int:
+    """Write records sorted by key; returns how many. Raises ManifestError on a duplicate key."""
+    rows = sorted(records, key=lambda record: record.key)
+    columns: dict[str, list[object]] = {name: [] for name in RECORDS.names}
+    for record in rows:
+        columns["frame_id"].append(record.frame_id)
+        for name in FIELD_NAMES:
+            value = getattr(record, name)
+            if value is not None and (name in ARRAY_SHAPES or name == "box"):
+                value = np.asarray(value, dtype=np.float64).ravel()
+            columns[name].append(value)
+    arrays = {name: pa.array(columns[name], RECORDS.field(name).type) for name in RECORDS.names}
+    table = pa.table(arrays, schema=RECORDS)
+    write_table(table, path)
+    return table.num_rows
+
+
+def write_pairs(rows: list[dict[str, object]], path: Path) -> int:
+    """Write pairs (dicts with the fields of `PAIRS`); returns how many."""
+    write_table(pa.Table.from_pylist(rows, schema=PAIRS), path)
+    return len(rows)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Check a manifest table against its rules, then write it aside and rename it into place."""
+    _check(table, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, aside, compression="zstd")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_records(path: str | Path) -> pa.Table:
+    """The records manifest at `path`; ManifestError when it is something else."""
+    return _read(Path(path), "records")
+
+
+def read_pairs(path: str | Path) -> pa.Table:
+    """The pairs manifest at `path`; ManifestError when it is something else."""
+    return _read(Path(path), "pairs")
+
+
+def validate(path: str | Path) -> str:
+    """Check a manifest file against every rule of its kind; returns the kind."""
+    kind = _kind(pq.read_schema(path), str(path))
+    _check(_read(Path(path), kind), str(path))
+    return kind
+
+
+def to_records(table: pa.Table) -> list[FrameRecord]:
+    """Rows of a records table as FrameRecords, arrays in their own shapes again."""
+    records = []
+    for row in table.to_pylist():
+        values = {name: row[name] for name in FIELD_NAMES}
+        values["box"] = tuple(values["box"])
+        for name, shape in ARRAY_SHAPES.items():
+            if values[name] is not None:
+                values[name] = np.asarray(values[name]).reshape([-1 if n is None else n for n in shape])
+        records.append(FrameRecord(**values))
+    return records
+
+
+def _read(path: Path, kind: str) -> pa.Table:
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such {kind} manifest; `dvc repro` makes it")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(
+            f"{path}: not a Parquet file or damaged ({error}); delete it and run `dvc repro`"
+        ) from error
+    found = _kind(table.schema, str(path))
+    if found != kind:
+        raise ManifestError(f"{path}: this is a {found} manifest, expected {kind}")
+    version = (table.schema.metadata or {}).get(b"version", b"").decode()
+    if version.split(".")[0] != VERSION.split(".")[0]:
+        raise ManifestError(
+            f"{path}: manifest version {version or 'unknown'}, this code reads {VERSION}; "
+            "make it again with `dvc repro`"
+        )
+    return table
+
+
+def _kind(schema: pa.Schema, where: str) -> str:
+    kind = (schema.metadata or {}).get(b"manifest", b"").decode()
+    if kind not in _SCHEMAS:
+        raise ManifestError(
+            f"{where}: not a manifest of this project (its schema metadata has no known `manifest` name)"
+        )
+    return kind
+
+
+def _check(table: pa.Table, where: str) -> None:
+    kind = _kind(table.schema, where)
+    expected = _SCHEMAS[kind]
+    for field in expected:
+        if field.name not in table.schema.names:
+            raise ManifestError(f"{where}: column {field.name!r} is missing")
+        column = table[field.name]
+        if column.type != field.type:
+            raise ManifestError(f"{where}: column {field.name!r} is {column.type}, expected {field.type}")
+        if not field.nullable and column.null_count:
+            raise ManifestError(f"{where}: column {field.name!r} has {column.null_count} nulls")
+    _check_unique(table, "frame_id" if kind == "records" else "pair_id", where)
+    if kind == "records":
+        _check_choices(table, "split", SPLITS, where)
+    else:
+        _check_choices(table, "kind", PAIR_KINDS, where)
+        _check_pairs(table, where)
+
+
+def _check_unique(table: pa.Table, column: str, where: str) -> None:
+    counts = pc.value_counts(table[column].combine_chunks()) if table.num_rows else []
+    doubled = [item["values"].as_py() for item in counts if item["counts"].as_py() > 1]
+    if doubled:
+        raise ManifestError(
+            f"{where}: {len(doubled)} values of {column} occur more than once, the first is {doubled[0]}"
+        )
+
+
+def _check_choices(table: pa.Table, column: str, choices: tuple[str, ...], where: str) -> None:
+    wrong = sorted(set(table[column].to_pylist()) - set(choices))
+    if wrong:
+        raise ManifestError(f"{where}: {column} holds {wrong}, expected one of {list(choices)}")
+
+
+def _check_pairs(table: pa.Table, where: str) -> None:
+    same = pc.sum(pc.equal(table["target_frame_id"], table["reference_frame_id"])).as_py()
+    if same:
+        raise ManifestError(f"{where}: {same} pairs have the same frame twice")
+    is_pose = pc.equal(table["kind"], "pose")
+    without_gap = pc.sum(pc.and_(is_pose, pc.is_null(table["dt_seconds"]))).as_py()
+    if without_gap:
+        raise ManifestError(f"{where}: {without_gap} pairs of kind pose have no dt_seconds")
+    size = (table["num_patches"].to_numpy() + 7) // 8
+    for column in ("target_patch_mask", "reference_patch_mask"):
+        lengths = pc.binary_length(table[column])
+        wrong = pc.sum(pc.not_equal(lengths, pa.array(size.astype(np.int32), lengths.type))).as_py()
+        if wrong:
+            raise ManifestError(f"{where}: {wrong} rows of {column} have another length than num_patches asks for")

@@ -1,0 +1,61 @@
+"""`python -m pipeline.motions`: writes the licence-free motions of a scale in AMASS's layout."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipeline import bodies, run_spec
+from pipeline.layout import Layout
+from pipeline.motions.activities import ACTIVITIES
+from pipeline.motions.amass import write_amass
+from pipeline.motions.generate import generate, plan
+
+logger = logging.getLogger(__name__)
+
+
+def write_motions(folder: Path, body: bodies.BodyModel, params: run_spec.Motions) -> list[Path]:
+    """All clips as `<dataset>/subject_<nn>/<activity>_<nn>_poses.npz`; the folder holds nothing else afterwards."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    subjects = plan(params.num_subjects, params.clips_per_subject, np.random.default_rng(params.seed))
+    written = []
+    with tqdm(total=params.num_subjects * params.clips_per_subject, unit="clip", desc="motions") as progress:
+        for number, clips in enumerate(subjects):
+            # A generator per subject: more subjects do not change the first ones.
+            rng = np.random.default_rng([params.seed, number])
+            male = bool(rng.random() < 0.5)
+            betas = body.sample_betas(rng, 1, male)[0]
+            for clip, (dataset, activity) in enumerate(clips):
+                name = f"{dataset}/subject_{number:02d}/{activity}_{clip:02d}"
+                gender = "male" if male else "female"
+                keys = ACTIVITIES[dataset][activity]
+                motion = generate(body, keys, rng, betas, params.seconds, params.fps, name, gender)
+                written.append(write_amass(aside, motion).relative_to(aside))
+                progress.update()
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return [folder / path for path in written]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.motions", description=__doc__)
+    parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    params = run_spec.load(arguments.params)
+    layout = Layout(params.scale)
+    # One thread: sums over several differ in their last bits, and files must not.
+    torch.set_num_threads(1)
+    paths = write_motions(layout.motions, bodies.load(layout.smpl), params.motions)
+    logger.info("wrote %d motions below %s", len(paths), layout.motions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A record: one image of one person, as every dataset module yields it.
+
+Frames and units everywhere: pixels with the origin at the top-left corner of the image,
+metres, seconds, radians; cameras have OpenCV axes (x right, y down, z forward) and map
+world to camera by ``x_camera = R @ x_world + t``. Absent is ``None``, never zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRecord:
+    """One person in one image.
+
+    Records of the same (sequence, subject, frame_index) seen by different cameras show one
+    instant; records of the same (sequence, subject, camera) at different frame indices show
+    one person over time. Pairs are made from nothing else.
+    """
+
+    dataset: str
+    split: str
+    """`train`, `val` or `test`, decided here once; later steps only filter by it."""
+    sequence: str
+    subject: str
+    """Unique within (dataset, sequence); the same person may appear in several sequences."""
+    camera: str
+    frame_index: int
+    """Counts instants of the sequence, not files: synchronised cameras share it."""
+    image: str
+    """Path of the image or video, relative to the dataset's root folder, with `/`."""
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+    """Person box (x, y, width, height) in pixels; may leave the image."""
+    time_s: float | None = None
+    video_frame: int | None = None
+    """Frame number inside `image` when that is a video, else None."""
+    silhouette: str | None = None
+    """Path of a mask image (non-zero = person) that the dataset itself provides."""
+    keypoints_2d: Array | None = None
+    """(K, 3): x, y in pixels, confidence in [0, 1]; 0 = not annotated."""
+    keypoint_set: str | None = None
+    """Which K keypoints: `coco17`, `penn13`, `openpose18`, `body25`, `smpl24`, `spin49`."""
+    camera_K: Array | None = None
+    """(3, 3) pixels."""
+    camera_R: Array | None = None
+    """(3, 3) world to camera."""
+    camera_t: Array | None = None
+    """(3,) metres."""
+    body_model: str | None = None
+    """`smpl`: which model the parameters below belong to."""
+    gender: str | None = None
+    """`neutral`, `male` or `female`."""
+    global_orient: Array | None = None
+    """(3,) axis-angle, world frame."""
+    body_pose: Array | None = None
+    """(69,) axis-angle of SMPL's 23 body joints."""
+    betas: Array | None = None
+    """(10,) shape coefficients."""
+    transl: Array | None = None
+    """(3,) metres, world frame, smplx convention (added after posing)."""
+    joints_3d: Array | None = None
+    """(J, 3) metres, world frame."""
+    label: str | None = None
+    """Class label of a classification dataset."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"{self.key}: split is {self.split!r}, expected one of {', '.join(SPLITS)}")
+        if len(self.box) != 4 or not all(np.isfinite(self.box)):
+            raise ValueError(f"{self.key}: box must be four finite numbers (x, y, width, height), got {self.box}")
+        if self.box[2] <= 0 or self.box[3] <= 0:
+            raise ValueError(f"{self.key}: box has no area: {self.box}")
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"{self.key}: image size is {self.width}x{self.height}")
+        for name, shape in ARRAY_SHAPES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not matches(np.shape(value), shape):
+                raise ValueError(f"{self.key}: {name} has shape {np.shape(value)}, expected {shape}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"{self.key}: {name} holds NaN or infinity; absent is None")
+
+    @property
+    def key(self) -> str:
+        """What a message calls this record."""
+        return "/".join(
+            (self.dataset, self.split, self.sequence, self.camera, f"{self.frame_index:06d}", self.subject)
+        )
+
+    @property
+    def frame_id(self) -> str:
+        """Stable name of the record in every table: 16 hex digits of a hash of its key."""
+        return frame_id(self.dataset, self.split, self.sequence, self.camera, self.frame_index, self.subject)
+
+
+ARRAY_SHAPES: dict[str, tuple[int | None, ...]] = {
+    "keypoints_2d": (None, 3),
+    "camera_K": (3, 3),
+    "camera_R": (3, 3),
+    "camera_t": (3,),
+    "global_orient": (3,),
+    "body_pose": (69,),
+    "betas": (10,),
+    "transl": (3,),
+    "joints_3d": (None, 3),
+}
+"""Array fields and their shapes; None = any length."""
+
+FIELD_NAMES = tuple(field.name for field in fields(FrameRecord))
+
+
+def matches(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(want in (None, got) for got, want in zip(shape, expected, strict=True))
+
+
+def frame_id(dataset: str, split: str, sequence: str, camera: str, frame_index: int, subject: str) -> str:
+    """Hash of what identifies a record; independent of machine, order and run."""
+    text = "\x1f".join((dataset, split, sequence, camera, str(frame_index), subject))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

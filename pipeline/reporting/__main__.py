@@ -1,0 +1,149 @@
+"""`python -m pipeline.reporting`: metrics, histories and pictures of one scale -> reports/out.
+
+Everything is written to a folder aside that then takes the place of the old report, so a
+report that exists is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.layout import PROJECT, Layout
+from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, table_files, tables
+from pipeline.reporting.metric_table import HISTORY_SUFFIX, MetricTable
+from pipeline.run_spec import Params, load
+
+log = logging.getLogger(__name__)
+
+
+def write_report(params: Params, layout: Layout, reference: paper.Reference) -> Path:
+    """Write tables, figures, claims and the page of one scale; returns the path of the page.
+
+    Raises ValueError naming file and key when a metrics file, a history or one of reports/*.yaml is wrong.
+    """
+    metrics = metric_table.read(layout)
+    filled = tables.build(reference, metrics, params, layout)
+    outcomes = claims.judge(reference.claims, filled)
+    plots = draw_plots(params, layout, metrics, filled)
+    galleries = pictures.galleries(layout, params)
+    html = page.render(reference, params, layout, metrics, filled, outcomes, plots, galleries)
+
+    aside = layout.report.with_name(f".{layout.report.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        (aside / "figures").mkdir(parents=True)
+        for table in filled.values():
+            table_files.write(table, aside / "tables", layout.root)
+        claims.write(outcomes, aside / "claims.csv")
+        metrics.write(aside / "metrics.csv", layout.root)
+        for name, svg in _named(plots).items():
+            (aside / "figures" / f"{name}.svg").write_text(svg)
+        for gallery in galleries:
+            for number, tile in enumerate(gallery.tiles):
+                (aside / "figures" / f"{gallery.id}-{number:02d}.jpg").write_bytes(tile.jpeg)
+        (aside / "index.html").write_text(html)
+        _replace(aside, layout.report, keep=_other_scales(layout))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return layout.report / "index.html"
+
+
+def draw_plots(params: Params, layout: Layout, metrics: MetricTable, filled: Mapping[str, tables.Filled]) -> page.Plots:
+    """Every plot for which there is something to plot."""
+    names = [*params.pretrain, *params.import_weights]
+    histories = {
+        name: metric_table.read_history(layout.history("pretrain", name))
+        for name in params.pretrain
+        if layout.history("pretrain", name).is_file()
+    }
+    histories = {name: history for name, history in histories.items() if history}
+    together: dict[str, str] = {}
+    # Losses of different objectives do not compare; each objective has axes of its own.
+    for method, title in (("croco", "Completion (CroCo)"), ("mae", "Masked auto-encoding (MAE)")):
+        of_method = {name: history for name, history in histories.items() if params.pretrain[name].method == method}
+        if of_method:
+            together[title] = figures.loss_curves(of_method, names, f"{title}: {', '.join(of_method)}")
+    task_losses: dict[tuple[str, str], str] = {}
+    cells = [cell for table in filled.values() for cell in table.cells.values()]
+    for stage, run in sorted({(cell.stage, cell.run) for cell in cells if cell.ours and cell.stage and cell.run}):
+        paths = {
+            file.seed: file.path.with_name(file.path.stem + HISTORY_SUFFIX)
+            for file in metrics.of(stage, run, params.body_mesh.seeds)
+        }
+        of_seeds = {f"seed {seed}": metric_table.read_history(path) for seed, path in paths.items() if path.is_file()}
+        of_seeds = {name: history for name, history in of_seeds.items() if history}
+        if of_seeds:
+            task_losses[stage, run] = figures.seed_curves(
+                of_seeds, f"Fine-tuning from {run}, every seed", figures.colour(run, names)
+            )
+    headline = filled[page.HEADLINE]
+    columns = [
+        column.id
+        for column in headline.table.columns
+        if any(headline.cells[row.id, column.id].ours for row in headline.table.rows)
+    ]
+    return page.Plots(
+        losses=together,
+        seeds=figures.seeds_beside_paper(headline, columns, names) if columns else None,
+        run_losses={
+            name: figures.loss_curves({name: history}, names, f"Pre-training of {name}")
+            for name, history in histories.items()
+        },
+        task_losses=task_losses,
+    )
+
+
+def _named(plots: page.Plots) -> dict[str, str]:
+    named = {f"pretrain-{name}": svg for name, svg in plots.run_losses.items()}
+    named |= {f"{stage}-{run}": svg for (stage, run), svg in plots.task_losses.items()}
+    named |= {f"losses-{number}": svg for number, svg in enumerate(plots.losses.values())}
+    return named | ({"fig3a-seeds": plots.seeds} if plots.seeds else {})
+
+
+def _other_scales(layout: Layout) -> Sequence[str]:
+    """Folders inside our report that are reports of other scales: they stay."""
+    return [] if not layout.report.is_dir() else [
+        entry.name for entry in layout.report.iterdir() if entry.is_dir() and (entry / "index.html").is_file()
+    ]  # fmt: skip
+
+
+def _replace(aside: Path, report: Path, keep: Sequence[str]) -> None:
+    for name in keep:
+        (report / name).rename(aside / name)
+    if (report / ".gitignore").is_file():
+        shutil.copy2(report / ".gitignore", aside / ".gitignore")
+    old = report.with_name(f".{report.name}.{os.getpid()}.old")
+    if report.exists():
+        report.rename(old)
+    aside.rename(report)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.reporting",
+        description="Write reports/out: index.html, tables (csv, md, tex), figures, claims.csv and metrics.csv.",
+    )
+    parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=PROJECT, help="project folder (default: this checkout)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        params = load(options.params)
+        reference = paper.load(options.root / "reports")
+        written = write_report(params, Layout(params.scale, options.root), reference)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    log.info("wrote %s", written)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

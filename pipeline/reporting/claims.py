@@ -1,0 +1,153 @@
+"""The paper's claims and the filled tables -> what became of each claim in our numbers.
+
+`holds` and `does not hold` are said only where the intervals of the two cells are apart;
+beside that stands the difference per seed, which is the sharper of the two readings.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.reporting.intervals import Interval, Verdict, above, below
+from pipeline.reporting.paper import Claims, Curve, Ordering, Threshold
+from pipeline.reporting.table_files import interval_numbers, paper_text
+from pipeline.reporting.tables import Cell, Filled, compare
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One claim, the paper's truth and ours."""
+
+    id: str
+    where: str
+    """`Figure 3(a), Body PA-MPJPE`."""
+    says: str
+    paper: bool | None
+    """Whether the paper's own cells agree with the claim; None where it prints no numbers."""
+    paper_detail: str
+    ours: Verdict
+    paired: Interval | None
+    """Value of the row that should be better minus the other's, per seed."""
+    paired_verdict: Verdict
+    unit: str
+    reason: str
+    """Why it was not run; empty otherwise."""
+    cells: tuple[Cell, ...]
+
+
+def judge(claims: Claims, tables: dict[str, Filled]) -> list[Outcome]:
+    """Every claim in the order of claims.yaml; none is left out."""
+    outcomes = [_ordering(claim, tables[claim.table]) for claim in claims.orderings]
+    outcomes += [_threshold(claim, tables[claim.table]) for claim in claims.thresholds]
+    outcomes += [_curve(claim) for claim in claims.curves]
+    return outcomes
+
+
+def count(outcomes: Sequence[Outcome]) -> Counter[Verdict]:
+    return Counter(outcome.ours for outcome in outcomes)
+
+
+def _ordering(claim: Ordering, filled: Filled) -> Outcome:
+    better, worse = (filled.cells[row, claim.column] for row in (claim.better, claim.worse))
+    lesser, greater, beats = (better, worse, "<") if better.better == "lower" else (worse, better, ">")
+    comparison = compare(lesser, greater, filled.confidence)
+    # compare() subtracts the greater one; a reader expects "better minus worse" in both directions.
+    paired = comparison.paired
+    if paired is not None and lesser is not better:
+        paired = -paired
+    return Outcome(
+        id=claim.id,
+        where=_where(filled, better),
+        says=claim.says,
+        paper=claim.paper,
+        paper_detail=f"{paper_said(better)} {'' if claim.paper else 'not '}{beats} {paper_said(worse)}",
+        ours=comparison.verdict,
+        paired=paired,
+        paired_verdict=comparison.paired_verdict,
+        unit=better.unit,
+        reason="; ".join(
+            dict.fromkeys(f"{cell.row.label}: {cell.missing}" for cell in (better, worse) if cell.missing)
+        ),
+        cells=(better, worse),
+    )
+
+
+def _threshold(claim: Threshold, filled: Filled) -> Outcome:
+    cell = filled.cells[claim.row, claim.column]
+    is_there = above if claim.is_ == "above" else below
+    verdict = is_there(cell.ours, claim.value)
+    return Outcome(
+        id=claim.id,
+        where=_where(filled, cell),
+        says=claim.says,
+        paper=claim.paper,
+        paper_detail=f"{paper_said(cell)} {claim.is_} {claim.value:g}",
+        ours=verdict,
+        paired=None,
+        paired_verdict=Verdict.NOT_RUN,
+        unit=cell.unit,
+        reason=f"{cell.row.label}: {cell.missing}" if cell.missing else "",
+        cells=(cell,),
+    )
+
+
+def _curve(claim: Curve) -> Outcome:
+    return Outcome(
+        id=claim.id,
+        where=f"{claim.figure}, {claim.metric}",
+        says=claim.says,
+        paper=None,
+        paper_detail=" before ".join(claim.best_first),
+        ours=Verdict.NOT_RUN,
+        paired=None,
+        paired_verdict=Verdict.NOT_RUN,
+        unit="",
+        reason=f"{claim.figure} is not part of this version yet",
+        cells=(),
+    )
+
+
+def paper_said(cell: Cell) -> str:
+    return f"{cell.row.label} {paper_text(cell)}"
+
+
+def _where(filled: Filled, cell: Cell) -> str:
+    return f"{filled.table.label}, {cell.column.task.split('_')[0]} {cell.column.heading}"
+
+
+CSV_HEADER = (
+    *("id", "where", "says", "paper", "paper_detail", "ours", "first_ours", "first_low", "first_high"),
+    *("second_ours", "second_low", "second_high", "num_seeds", "intervals_overlap"),
+    *("difference", "difference_low", "difference_high", "paired_ordering", "unit", "reason"),
+)
+
+
+def write(outcomes: Sequence[Outcome], path: Path) -> None:
+    """One line per claim. `first` is the row that should be better, `difference` is first minus second per seed."""
+    with path.open("w", newline="") as out:
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(CSV_HEADER)
+        for item in outcomes:
+            cells = [cell.ours for cell in item.cells] + [None] * (2 - len(item.cells))
+            paper = {True: "holds", False: "does not hold", None: "shown without numbers"}[item.paper]
+            rows.writerow(
+                (
+                    *(item.id, item.where, item.says, paper, item.paper_detail, item.ours),
+                    *(*interval_numbers(cells[0]), *interval_numbers(cells[1])),
+                    *(min((cell.num for cell in cells if cell), default=""), _overlap(item.cells)),
+                    *(*interval_numbers(item.paired), item.paired_verdict if item.paired else ""),
+                    *(item.unit, item.reason),
+                )
+            )
+
+
+def _overlap(cells: tuple[Cell, ...]) -> str:
+    bounds = [(cell.ours.low, cell.ours.high) for cell in cells if cell.ours]
+    if len(bounds) < 2:
+        return ""
+    (low, high), (other_low, other_high) = bounds
+    return "yes" if low <= other_high and other_low <= high else "no"

@@ -1,0 +1,101 @@
+"""Records, crops, pairs and quarantine lists of one scale -> how much of each dataset went how far.
+
+Nothing is lost silently: what was left out is counted here with its reasons, and the lists
+lie beside the manifests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from pipeline.crops import CropsError, CropStore
+from pipeline.layout import Layout, has_real_data
+from pipeline.manifests import PAIR_KINDS, ManifestError, read_pairs, read_records
+from pipeline.records import SPLITS
+from pipeline.run_spec import Params
+
+NUM_REASONS = 3
+
+
+@dataclass(frozen=True)
+class DatasetCount:
+    """One dataset from its files to its pairs; None = that step has left nothing (yet)."""
+
+    name: str
+    source: str
+    """`real`, `stand-in` or `missing`."""
+    use: str
+    """`pre-training`, `body mesh` or `backgrounds`."""
+    records: dict[str, int] | None
+    """By split."""
+    crops: int | None
+    pairs: dict[str, int] | None
+    """By kind."""
+    left_out: int
+    """Records that are in a quarantine list."""
+    reasons: tuple[str, ...]
+    """The most frequent reasons, with their number of records."""
+
+
+USES = {"body": "pre-training", "body_mesh": "body mesh", "backgrounds": "backgrounds"}
+
+
+def count(layout: Layout, params: Params) -> list[DatasetCount]:
+    """One row per dataset of params.yaml."""
+    rows = []
+    for name, spec in params.datasets.items():
+        crops = layout.crops(spec.pool, name)
+        reasons = _reasons([layout.records(name), crops])
+        rows.append(
+            DatasetCount(
+                name=name,
+                source=source(layout, name),
+                use=USES[spec.pool],
+                records=_by(layout.records(name), "split") if spec.pool != "backgrounds" else None,
+                crops=_num_crops(crops),
+                pairs=_by(layout.pairs(spec.pool, name), "kind") if spec.pairs else None,
+                left_out=sum(reasons.values()),
+                reasons=tuple(f"{number}: {reason}" for reason, number in reasons.most_common(NUM_REASONS)),
+            )
+        )
+    return rows
+
+
+def source(layout: Layout, name: str) -> str:
+    """Whether a dataset is the user's own copy, a stand-in, or not there."""
+    if has_real_data(layout.raw(name)):
+        return "real"
+    return "stand-in" if layout.standin(name).is_dir() else "missing"
+
+
+def _by(path: Path, column: str) -> dict[str, int] | None:
+    try:
+        table = read_records(path) if column == "split" else read_pairs(path)
+    except ManifestError:
+        return None
+    counts = pc.value_counts(table[column].combine_chunks()).to_pylist() if table.num_rows else []
+    found = {item["values"]: item["counts"] for item in counts}
+    return {name: found[name] for name in (*SPLITS, *PAIR_KINDS) if name in found}
+
+
+def _num_crops(path: Path) -> int | None:
+    try:
+        return len(CropStore(path))
+    except CropsError:
+        return None
+
+
+def _reasons(manifests: list[Path]) -> Counter[str]:
+    """Reason -> records left out, over the quarantine lists beside the manifests."""
+    reasons: Counter[str] = Counter()
+    for path in manifests:
+        listed = path.with_name(f"{path.stem}.quarantine.json")
+        if listed.is_file():
+            for entry in json.loads(listed.read_text())["entries"]:
+                reasons[entry["reason"]] += entry.get("records", 1)
+    return reasons

@@ -1,0 +1,162 @@
+"""Histories and filled tables -> plots as SVG: loss curves, and every seed beside the paper's number.
+
+The same inputs give the same bytes: no dates, fixed ids, text kept as text. Ink is written
+as `currentColor`, so that a plot inside the page follows its light or dark colours.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from pipeline.reporting.table_files import heading
+from pipeline.reporting.tables import Cell, Filled
+
+INK = "#010203"
+"""Stands for the page's text colour until the SVG is written."""
+COLOURS = ("#3d7fc7", "#d9772b", "#2f9e6e", "#a05cc0", "#c9a227", "#c0504d")
+"""Read on light and on dark ground; told apart by most colour-blind readers."""
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "croco-human",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+
+History = Sequence[Mapping[str, Any]]
+
+
+def colour(name: str, names: Sequence[str]) -> str:
+    """The colour of a run among all runs of the report; random weights are grey."""
+    return (
+        "#8a8a8a"
+        if name == "random"
+        else COLOURS[[other for other in names if other != "random"].index(name) % len(COLOURS)]
+    )
+
+
+@matplotlib.rc_context(STYLE)
+def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: str) -> str:
+    """Loss against step, one colour per run: each logged step faint, their running mean bold."""
+    figure, (axes,) = _figure(7.2, 3.0, 1)
+    for name, history in histories.items():
+        _curve(axes, history, colour(name, names), name)
+    axes.set(xlabel="step", ylabel="loss", title=title)
+    if len(histories) > 1:
+        axes.legend(frameon=False, loc="upper right")
+    axes.margins(x=0.01)
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def seed_curves(histories: Mapping[str, History], title: str, stroke: str) -> str:
+    """Loss against step of one run's fine-tunings, one line per seed."""
+    figure, (axes,) = _figure(7.2, 2.6, 1)
+    for name, history in histories.items():
+        axes.plot(*_smooth(history), color=stroke, linewidth=1.1, alpha=0.75, label=name)
+    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.margins(x=0.01)
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def seeds_beside_paper(filled: Filled, columns: Sequence[str], names: Sequence[str]) -> str:
+    """Per column two panels with their own axes: the paper's numbers, and every seed of ours.
+
+    A dot is a seed, the bar their mean with its interval. Rows without a number of ours stay,
+    marked `not run`.
+    """
+    rows = filled.table.rows
+    figure, panels = _figure(8.4, 0.55 + 0.42 * len(rows), 2 * len(columns))
+    positions = {row.id: len(rows) - 1 - number for number, row in enumerate(rows)}
+    for number, column in enumerate(columns):
+        of_paper, of_ours = panels[2 * number : 2 * number + 2]
+        for row in rows:
+            cell = filled.cells[row.id, column]
+            stroke = colour(cell.run, names) if cell.run else INK
+            if cell.paper is not None:
+                of_paper.plot([cell.paper], [positions[row.id]], "D", color=stroke, markersize=5)
+            _seeds(of_ours, cell, positions[row.id], stroke)
+        of_paper.set_title("paper", fontsize=8)
+        of_ours.set_title("ours", fontsize=8)
+        name = heading(filled, filled.table.column(column))
+        of_paper.set_xlabel(name, fontsize=8, loc="left")
+        for axes in (of_paper, of_ours):
+            axes.set_ylim(-0.6, len(rows) - 0.4)
+            axes.set_yticks(list(positions.values()), [""] * len(rows))
+            axes.tick_params(axis="y", length=0)
+            axes.tick_params(axis="x", labelsize=7)
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            axes.margins(x=0.12)
+            axes.locator_params(axis="x", nbins=4)
+    panels[0].set_yticks(list(positions.values()), [row.label for row in rows])
+    return _svg(figure)
+
+
+def _seeds(axes: Axes, cell: Cell, y: float, stroke: str) -> None:
+    if cell.ours is None:
+        axes.text(
+            0.5, y, "not run", transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=7, alpha=0.55
+        )
+        return
+    if cell.ours.half_width is not None:
+        axes.plot(
+            [cell.ours.low, cell.ours.high], [y, y], "-", color=stroke, linewidth=6, alpha=0.28, solid_capstyle="butt"
+        )
+    axes.plot([cell.ours.mean] * 2, [y - 0.24, y + 0.24], "-", color=stroke, linewidth=1.8)
+    values = list(cell.by_seed.values())
+    axes.plot(values, [y] * len(values), "o", color=stroke, markersize=4, markeredgecolor="none", alpha=0.85)
+
+
+def _curve(axes: Axes, history: History, stroke: str, label: str) -> None:
+    axes.plot(
+        [item["step"] for item in history], [item["loss"] for item in history], color=stroke, linewidth=0.6, alpha=0.3
+    )
+    axes.plot(*_smooth(history), color=stroke, linewidth=1.8, label=label)
+
+
+def _smooth(history: History) -> tuple[list[int], list[float]]:
+    """Running mean over the last tenth of the logged steps, shorter at the start."""
+    steps = [int(item["step"]) for item in history]
+    total = np.concatenate([[0.0], np.cumsum([float(item["loss"]) for item in history])])
+    window = max(1, len(steps) // 10)
+    ends = np.arange(1, len(steps) + 1)
+    starts = np.maximum(0, ends - window)
+    return steps, ((total[ends] - total[starts]) / (ends - starts)).tolist()
+
+
+def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    panels = figure.subplots(1, columns, squeeze=False).ravel().tolist()
+    figure.patch.set_alpha(0)
+    for axes in panels:
+        axes.patch.set_alpha(0)
+    return figure, panels
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    # Only the <svg> element: the page holds it inline, and a file of it is a valid picture as well.
+    return text[text.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,92 @@
+"""Numbers of several seeds -> mean with a Student-t interval, and the verdict on an ordering.
+
+The paper prints one number per cell; fine-tuning is repeated with other seeds here, so that a
+difference can be told from the luck of a seed. The interval covers that luck only: the
+pre-training behind a row was run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf, sqrt
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+
+
+class Verdict(StrEnum):
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of `num` values and the half width of its Student-t interval.
+
+    One value has no half width: its interval is the whole line, and overlaps with every other.
+    """
+
+    mean: float
+    half_width: float | None
+    num: int
+
+    @property
+    def low(self) -> float:
+        return -inf if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return inf if self.half_width is None else self.mean + self.half_width
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.mean, self.half_width, self.num)
+
+
+def student_t(values: Sequence[float], confidence: float) -> Interval:
+    """Mean and two-sided Student-t interval, with num - 1 degrees of freedom.
+
+    Raises ValueError for no values or a confidence outside (0, 1).
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    if len(values) == 1:
+        return Interval(float(values[0]), None, 1)
+    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
+    return Interval(fmean(values), quantile * stdev(values) / sqrt(len(values)), len(values))
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float) -> Interval | None:
+    """Interval of a - b over the seeds both have; None when they share none.
+
+    A seed fixes the head's initial weights and the order of the images, so two runs of one
+    seed share luck that the difference removes.
+    """
+    seeds = sorted(a.keys() & b.keys())
+    return student_t([a[seed] - b[seed] for seed in seeds], confidence) if seeds else None
+
+
+def ordered(lesser: Interval | None, greater: Interval | None) -> Verdict:
+    """Is `lesser` below `greater`? Undecided while the two intervals overlap."""
+    if lesser is None or greater is None:
+        return Verdict.NOT_RUN
+    if lesser.high < greater.low:
+        return Verdict.HOLDS
+    if greater.high < lesser.low:
+        return Verdict.FAILS
+    return Verdict.UNDECIDED
+
+
+def below(difference: Interval | None, limit: float = 0.0) -> Verdict:
+    """Is the quantity below `limit`, its whole interval included?"""
+    return ordered(difference, Interval(limit, 0.0, 1))
+
+
+def above(difference: Interval | None, limit: float = 0.0) -> Verdict:
+    """Is the quantity above `limit`, its whole interval included?"""
+    return ordered(Interval(limit, 0.0, 1), difference)

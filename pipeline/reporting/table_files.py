@@ -1,0 +1,169 @@
+"""Filled tables -> CSV (one line per cell, everything known about it), Markdown and LaTeX, and their texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from math import isfinite
+from pathlib import Path
+
+from pipeline.reporting.intervals import Interval
+from pipeline.reporting.paper import Column
+from pipeline.reporting.tables import Cell, Filled
+
+MISSING = "not run"
+
+
+def write(filled: Filled, folder: Path, root: Path) -> None:
+    """Write <table>.csv, <table>.md and <table>.tex; file names in the CSV are relative to `root`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in (("csv", to_csv(filled, root)), ("md", to_markdown(filled)), ("tex", to_latex(filled))):
+        (folder / f"{filled.table.id}.{suffix}").write_text(text)
+
+
+CSV_HEADER = (
+    *("table", "row", "row_label", "column", "metric", "task", "unit", "better", "paper", "ours", "low", "high"),
+    *("num_seeds", "seeds", "run", "ordering_vs_default", "paired_difference", "paired_low", "paired_high"),
+    *("paired_ordering", "missing", "files"),
+)
+
+
+def to_csv(filled: Filled, root: Path) -> str:
+    """One line per cell with everything known about it; empty = does not apply, reasons under `missing`."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(CSV_HEADER)
+    for cell in filled.cells.values():
+        against = filled.against_default(cell)
+        rows.writerow(
+            (
+                *(cell.table, cell.row.id, cell.row.label, cell.column.id, cell.column.metric, cell.column.task),
+                *(cell.unit, cell.better, number(cell.paper), *interval_numbers(cell.ours)),
+                *(len(cell.by_seed), " ".join(map(str, sorted(cell.by_seed))), cell.run or ""),
+                *(against.verdict if against else "", *interval_numbers(against.paired if against else None)),
+                *(against.paired_verdict if against else "", cell.missing or ""),
+                " ".join(file.path.relative_to(root).as_posix() for file in cell.files),
+            )
+        )
+    return out.getvalue()
+
+
+def number(value: float | None) -> str:
+    """At most six digits behind the point: more than any interval here can tell apart. Empty for no finite number."""
+    return "" if value is None or not isfinite(value) else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def interval_numbers(interval: Interval | None) -> tuple[str, str, str]:
+    """Mean, low, high as text, each empty where there is none."""
+    return ("", "", "") if interval is None else (number(interval.mean), number(interval.low), number(interval.high))
+
+
+def paper_text(cell: Cell) -> str:
+    return "\N{EN DASH}" if cell.paper is None else f"{cell.paper:.{cell.decimals}f}"
+
+
+def ours_text(cell: Cell) -> str:
+    """`57.4 ± 0.8 (3 seeds)`, or why there is nothing."""
+    if cell.ours is None:
+        return f"{MISSING}: {cell.missing}"
+    seeds = f"{cell.ours.num} seed{'s' * (cell.ours.num != 1)}"
+    if cell.ours.num != cell.num_planned:
+        seeds = f"{cell.ours.num} of {cell.num_planned} seeds"
+    spread = "" if cell.ours.half_width is None else f" \N{PLUS-MINUS SIGN} {cell.ours.half_width:.{cell.decimals}f}"
+    return f"{cell.ours.mean:.{cell.decimals}f}{spread} ({seeds})"
+
+
+def ordering_text(filled: Filled, cell: Cell) -> str:
+    against = filled.against_default(cell)
+    return ("reference" if cell.row.default else "") if against is None else str(against.verdict)
+
+
+def to_markdown(filled: Filled) -> str:
+    """Three columns per metric: paper, ours, whether the paper's order against its default row holds."""
+    table = filled.table
+    lines = [f"# {table.label}: {table.title}", "", table.setting, ""]
+    head = ["row"]
+    for column in table.columns:
+        name = heading(filled, column)
+        head += [f"{name}, paper", "ours", "order holds?"]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    reasons: list[str] = []
+    for row in table.rows:
+        texts = [f"**{row.label}**" if row.default else row.label]
+        for column in table.columns:
+            cell = filled.cells[row.id, column.id]
+            ours = ours_text(cell) if cell.missing is None else f"{MISSING} [{_footnote(reasons, cell.missing)}]"
+            texts += [paper_text(cell), ours, ordering_text(filled, cell)]
+        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
+    lines += ["", *(f"[{number}] {reason}  " for number, reason in enumerate(reasons, start=1))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def heading(filled: Filled, column: Column) -> str:
+    """`Hand PA-MPJPE (mm, lower is better)`."""
+    cell = filled.cells[filled.table.default.id, column.id]
+    task = TASK_NAMES.get(column.task, column.task)
+    unit = "" if cell.unit == "fraction" else f"{cell.unit}, "
+    return f"{task} {column.heading} ({unit}{cell.better} is better)"
+
+
+TASK_NAMES = {
+    "body_mesh": "Body",
+    "hand_mesh": "Hand",
+    "dense_pose": "DensePose",
+    "gesture": "Gesture",
+    "grasp": "Grasp",
+}
+
+
+def _footnote(reasons: list[str], reason: str) -> int:
+    if reason not in reasons:
+        reasons.append(reason)
+    return reasons.index(reason) + 1
+
+
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{EN DASH}": "--",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Text with LaTeX's own characters escaped."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def to_latex(filled: Filled) -> str:
+    """A `table` environment (needs booktabs): per metric the paper's value and ours."""
+    table = filled.table
+    reasons: list[str] = []
+    body = []
+    for row in table.rows:
+        texts = [rf"\textbf{{{latex(row.label)}}}" if row.default else latex(row.label)]
+        for column in table.columns:
+            cell = filled.cells[row.id, column.id]
+            texts.append(latex(paper_text(cell)))
+            texts.append(
+                latex(ours_text(cell))
+                if cell.missing is None
+                else rf"\emph{{{MISSING}}}$^{{{_footnote(reasons, cell.missing)}}}$"
+            )
+        body.append(" & ".join(texts) + r" \\")
+    head = " & ".join(
+        [""] + [rf"\multicolumn{{2}}{{c}}{{{latex(heading(filled, column))}}}" for column in table.columns]
+    )
+    notes = " ".join(f"({number}) {latex(reason)}." for number, reason in enumerate(reasons, start=1))
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{latex(f'{table.label}: {table.title}. {table.setting}')} {notes}}}".replace(" }", "}"),
+        rf"\begin{{tabular}}{{l{'rr' * len(table.columns)}}}",
+        r"\toprule",
+        head + r" \\",
+        " & ".join([""] + ["paper & ours"] * len(table.columns)) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"

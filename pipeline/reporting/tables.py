@@ -1,0 +1,166 @@
+"""The paper's tables and the metric table -> the same tables with ours beside the paper's numbers.
+
+Every row and column of the paper is kept: a cell without a number of ours carries the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.layout import Layout
+from pipeline.reporting.intervals import Interval, Verdict, below, ordered, paired_difference, student_t
+from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.paper import Column, OurRow, Reference, Row, Table
+from pipeline.run_spec import Params
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of ours against another one, in the direction in which the paper orders the two."""
+
+    verdict: Verdict
+    """By the two separate intervals."""
+    paired: Interval | None
+    """The first cell minus the second over shared seeds, in the unit of the column."""
+    paired_verdict: Verdict
+    """By the interval of the paired difference."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The paper's value and ours (report cell of table id, row id, column id)."""
+
+    table: str
+    row: Row
+    column: Column
+    unit: str
+    better: Literal["lower", "higher"]
+    decimals: int
+    paper: float | None
+    run: str | None
+    """The checkpoint of ours behind the row."""
+    stage: str | None
+    files: tuple[MetricsFile, ...]
+    by_seed: dict[int, float]
+    ours: Interval | None
+    missing: str | None
+    """Why there is no number of ours; None where there is one."""
+    num_planned: int
+    """Seeds that params.yaml asks for."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table of the paper with ours in every cell it has."""
+
+    table: Table
+    cells: dict[tuple[str, str], Cell]
+    """By (row id, column id)."""
+    confidence: float
+
+    def against_default(self, cell: Cell) -> Comparison | None:
+        """Does the paper's order of this row and its default row hold for ours?
+
+        `paired` is this row minus the default row.
+        None for the default row itself and where the paper prints no number or the same one.
+        """
+        default = self.cells[self.table.default.id, cell.column.id]
+        if cell.row.default or cell.paper is None or default.paper is None or cell.paper == default.paper:
+            return None
+        if cell.paper < default.paper:
+            return compare(cell, default, self.confidence)
+        found = compare(default, cell, self.confidence)
+        return replace(found, paired=-found.paired if found.paired else None)
+
+    @property
+    def num_measured(self) -> int:
+        return sum(cell.ours is not None for cell in self.cells.values())
+
+    @property
+    def num_compared(self) -> int:
+        """Cells with a verdict: ours and the default row's are both there."""
+        found = (self.against_default(cell) for cell in self.cells.values())
+        return sum(item is not None and item.verdict is not Verdict.NOT_RUN for item in found)
+
+
+def compare(lesser: Cell, greater: Cell, confidence: float) -> Comparison:
+    """Whether our value of `lesser` lies below that of `greater`."""
+    verdict = ordered(lesser.ours, greater.ours)
+    paired = paired_difference(lesser.by_seed, greater.by_seed, confidence)
+    return Comparison(verdict, paired, Verdict.NOT_RUN if verdict is Verdict.NOT_RUN else below(paired))
+
+
+def build(reference: Reference, metrics: MetricTable, params: Params, layout: Layout) -> dict[str, Filled]:
+    """Every table of the paper at the scale of `params`, by table id, in the paper's order.
+
+    Raises ValueError when a metrics file has another unit than the paper's column.
+    """
+    return {
+        table.id: Filled(
+            table,
+            {
+                (row.id, column.id): _cell(table, row, column, reference, metrics, params, layout)
+                for row in table.rows
+                for column in table.columns
+            },
+            params.report.confidence,
+        )
+        for table in reference.values.tables
+    }
+
+
+def find_run(row: OurRow, params: Params) -> tuple[str | None, str | None]:
+    """The run behind a row and None, or None and why there is none at this scale."""
+    if row.absent:
+        return None, row.absent
+    for name in row.runs:
+        spec = params.pretrain.get(name) or params.import_weights.get(name)
+        if spec is not None and all(getattr(spec, key, None) == value for key, value in row.where.items()):
+            return name, None
+    return None, row.without or f"{params.params_file} has no run {' or '.join(row.runs)} of this kind"
+
+
+def _cell(
+    table: Table, row: Row, column: Column, reference: Reference, metrics: MetricTable, params: Params, layout: Layout
+) -> Cell:
+    metric = reference.values.metrics[column.metric]
+    key = reference.rows.values[column.metric]
+    task = reference.rows.task(table.id, column.task)
+    run, missing = find_run(reference.rows.tables[table.id].rows[row.id], params)
+    missing = missing or task.absent
+    seeds = params.body_mesh.seeds
+    files: list[MetricsFile] = []
+    if run is not None and task.stage is not None:
+        files = [file for file in metrics.of(task.stage, run, seeds) if key in file.values]
+        for file in files:
+            if file.values[key].unit != metric.unit:
+                raise ValueError(
+                    f"{file.path}: values.{key}.unit is {file.values[key].unit!r}, "
+                    f"{table.label} prints {column.metric} in {metric.unit}"
+                )
+        if not files:
+            missing = _why_no_file(task.stage, run, params, layout)
+    by_seed = {file.seed: file.values[key].value for file in files if file.seed is not None}
+    return Cell(
+        table=table.id,
+        row=row,
+        column=column,
+        unit=metric.unit,
+        better=metric.better,
+        decimals=table.decimals(column.id),
+        paper=row.values[column.id],
+        run=run,
+        stage=task.stage,
+        files=tuple(files),
+        by_seed=by_seed,
+        ours=student_t(list(by_seed.values()), params.report.confidence) if by_seed else None,
+        missing=missing,
+        num_planned=len(seeds),
+    )
+
+
+def _why_no_file(stage: str, run: str, params: Params, layout: Layout) -> str:
+    folder = layout.metrics(stage, run).parent.relative_to(layout.root).as_posix()
+    command = "dvc repro" if run in params.body_mesh.inits else "make tables"
+    return f"no metrics in {folder} for {run} yet; `{command}` measures it"

@@ -1,0 +1,264 @@
+"""params.yaml as checked, frozen objects: one class per section, unknown keys refused.
+
+The same classes are the parameters of the Prefect flows, so the form in the UI, the file
+and the code can not drift apart. Sections carry the names of the DVC stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ParamsError(ValueError):
+    """params.yaml says something that can not be; the message names file, key and remedy."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bodies(Section):
+    num_shapes: Positive
+    """Random adult Anny shapes behind the 10 shape components."""
+    num_heldout: Positive
+    """Unseen shapes on which the shape error is measured."""
+    seed: int
+
+
+class Motions(Section):
+    num_subjects: Positive
+    clips_per_subject: Positive
+    seconds: Annotated[float, Field(gt=0)]
+    fps: Annotated[float, Field(gt=0)]
+    seed: int
+
+
+class Dataset(Section):
+    """One dataset: which pool it feeds, which pairs it gives and how its stand-in is made."""
+
+    pool: Literal["body", "body_mesh", "backgrounds"]
+    silhouettes: Literal["dataset", "pgn", "none"] = "none"
+    pairs: tuple[Literal["view", "pose"], ...] = ()
+    max_records: Positive | None = None
+    """Cap on records taken from real data, spread evenly; None = all."""
+    standin: dict[str, int | float | list[int]] = {}
+    """Sizes of the stand-in; keys are the writer's own arguments."""
+    standin_seed: int = 0
+
+
+class Crops(Section):
+    size: Positive
+    """Side of a stored crop in pixels."""
+    scale: Annotated[float, Field(ge=1)]
+    """Side of the square crop over the longer side of the person box."""
+
+
+class Parser(Section):
+    """The small PGN trained on rendered part labels."""
+
+    width: Annotated[float, Field(gt=0)]
+    depths: tuple[Positive, Positive, Positive, Positive]
+    size: Positive
+    """Side in px that crops are brought to before they are parsed; a label map has size / 8 cells a side."""
+    steps: Positive
+    batch: Positive
+    lr: Annotated[float, Field(gt=0)]
+    seed: int
+
+
+class Pairs(Section):
+    """How pairs are chosen from the records of one dataset."""
+
+    max_view: Positive
+    max_pose: Positive
+    patch: Positive
+    """Patch side of the stored patch masks, in pixels of the network's input."""
+    input_size: Positive
+    min_human_patches: int
+    min_gap_s: float
+    max_gap_s: float
+    min_baseline_degrees: float
+    seed: int
+
+
+class Initial(Section):
+    """An initialisation that is not pre-trained here: random, or a published file."""
+
+    method: Literal["croco", "mae"]
+    source: str
+    """`random`, or the path of a published checkpoint (see data/raw/weights)."""
+    network: str
+    seed: int = 0
+
+
+class Pretrain(Section):
+    """One pre-training run (paper sections 3.1 and 4.2)."""
+
+    method: Literal["croco", "mae"]
+    network: str
+    """A name of models.catalog."""
+    init: str
+    """An entry of import_weights, or another pre-training run."""
+    pool: Literal["body"]
+    datasets: dict[str, Annotated[float, Field(gt=0)]]
+    """Dataset -> sampling weight."""
+    kinds: dict[Literal["view", "pose"], Annotated[float, Field(gt=0)]]
+    """Kind of pair -> sampling weight."""
+    masking: Literal["human", "uniform"]
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    visible_length: Literal["max_n", "max_nh"]
+    normalize: bool
+    steps: Positive
+    warmup_steps: int
+    batch: Positive
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate, already scaled to the batch."""
+    weight_decay: float
+    betas: tuple[float, float]
+    heldout: Share
+    """Share of the pairs kept for validation, in whole groups that share frames."""
+    jitter: Share
+    """Strength of brightness, contrast and saturation jitter, drawn per image."""
+    precision: Literal["fp32", "bf16"]
+    checkpoint_every: Positive
+    seed: int
+
+
+class BodyMesh(Section):
+    """Fine-tuning and evaluation of body mesh recovery (paper section 4.1)."""
+
+    inits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train_dataset: str
+    test_dataset: str
+    test_split: Literal["val", "test"]
+    max_train: Positive
+    max_test: Positive
+    input_size: Positive
+    steps: Positive
+    batch: Positive
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: float
+    layer_decay: Share
+    drop_path: Share
+    dropout: Share
+    warmup_steps: int
+    rotation_degrees: float
+    scale_jitter: float
+    colour_jitter: float
+    flip: bool
+    loss_keypoints_2d: float
+    loss_joints_3d: float
+    loss_rotations: float
+    loss_betas: float
+    loss_vertices: float
+    precision: Literal["fp32", "bf16"]
+    checkpoint_every: Positive
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> BodyMesh:
+        if not self.inits or not self.seeds:
+            raise ValueError("inits and seeds must each name at least one entry")
+        return self
+
+
+class Report(Section):
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    num_examples: Positive
+    seed: int
+
+
+class Params(Section):
+    """The whole file. `scale` names the folder its outputs go to."""
+
+    scale: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    root: str
+    """The project root as seen from the folder of the dvc.yaml that reads this file."""
+    params_file: str
+    """This file as seen from the project root."""
+    report_folder: str
+    """Where the report of this scale goes, for dvc.yaml; the same as `Layout.report`."""
+    bodies: Bodies
+    motions: Motions
+    datasets: dict[str, Dataset]
+    crops: Crops
+    parser: Parser
+    pairs: Pairs
+    import_weights: dict[str, Initial]
+    pretrain: dict[str, Pretrain]
+    body_mesh: BodyMesh
+    report: Report
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        checkpoints = set(self.import_weights) | set(self.pretrain)
+        if both := set(self.import_weights) & set(self.pretrain):
+            raise ValueError(f"{sorted(both)} stand both under import_weights and under pretrain")
+        for name, run in self.pretrain.items():
+            for dataset in run.datasets:
+                if dataset not in self.datasets:
+                    raise ValueError(f"pretrain.{name}.datasets: {dataset!r} is not one of {sorted(self.datasets)}")
+            if run.init not in checkpoints - {name}:
+                raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
+        for init in self.body_mesh.inits:
+            if init not in checkpoints:
+                raise ValueError(f"body_mesh.inits: {init!r} is not one of {sorted(checkpoints)}")
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    Raises ParamsError naming the file and each wrong key with what was found there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ParamsError(f"{path}: no such params file; run from the project root, or pass --params")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected sections, found {type(content).__name__}")
+    # Keys that start with `x-` hold YAML anchors for the entries below them.
+    content = {key: value for key, value in content.items() if not str(key).startswith("x-")}
+    # An ablation is a pre-training run like any other; only the DVC graph keeps them apart,
+    # so that plain `dvc repro` makes the headline and `make tables` the rest.
+    if isinstance(ablations := content.pop("ablations", {}), dict) and isinstance(content.get("pretrain"), dict):
+        if both := set(ablations) & set(content["pretrain"]):
+            raise ParamsError(f"{path}: {sorted(both)} stand both under pretrain and under ablations")
+        content["pretrain"] = {**content["pretrain"], **ablations}
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(_explain(path, error)) from error
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}: {error.error_count()} wrong value(s):"]
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            lines.append(
+                f"  {where}: unknown parameter; remove it or correct its spelling (pipeline/run_spec.py lists all)"
+            )
+        elif item["type"] == "missing":
+            lines.append(f"  {where}: missing")
+        else:
+            lines.append(f"  {where}: {item['msg']} (found {item['input']!r:.80})")
+    return "\n".join(lines)
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash of parameters and input hashes: names scratch folders, so that no run resumes another's."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

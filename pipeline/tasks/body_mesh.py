@@ -1,0 +1,339 @@
+"""Body mesh recovery: fine-tune an encoder with the iterative regressor on COCO-Part-EFT, test on 3DPW
+(CroCo-Human Sec. 4.1, Fig. 3a), one run per initialisation and seed.
+
+    python -m pipeline.tasks.body_mesh --params params.yaml --init croco_body --seed 0
+
+Runs of one seed share head weights, batches and augmentation, so initialisations compare in pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from models import checkpoints
+from models.encoder import encoder_of
+from models.heads.iterative_regressor import BodyParameters, IterativeRegressor
+from models.rotations import matrix_to_rotation_6d
+from pipeline import bodies as body_models
+from pipeline import run_spec
+from pipeline.bodies import BodyFileError, BodyModel
+from pipeline.crops import CropsError
+from pipeline.layout import Layout, has_real_data
+from pipeline.manifests import ManifestError
+from pipeline.metrics.joint_error import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
+from pipeline.process import die_with_parent
+from pipeline.run_spec import BodyMesh, Params, ParamsError
+from pipeline.tasks.body_mesh_data import (
+    MAX_BETA,
+    Augmentation,
+    Bodies,
+    Samples,
+    View,
+    random_views,
+    read_samples,
+    see,
+    turn,
+    unchanged_views,
+)
+from pipeline.tasks.draw_mesh import mesh_row
+from pipeline.tasks.skeleton import Skeleton
+from pipeline.training import provenance
+from pipeline.training.checkpoint import TrainingError
+from pipeline.training.loop import step_seed, train
+from pipeline.training.optimizer import WarmupCosine, adamw
+from pipeline.training.precision import choose_device
+from pipeline.training.provenance import Value
+
+logger = logging.getLogger(__name__)
+
+STAGE = "body_mesh"
+NUM_PICTURES = 8
+PICTURE_HEIGHT = 192
+TEST_BATCH = 32
+OFFICIAL_BODIES = {
+    "neutral": ("SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
+    "male": ("SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),
+    "female": ("SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl", "basicmodel_f_lbs_10_207_0_v1.0.0.pkl"),
+}
+"""Names under which SMPL's own archives, and the usual renaming, hold the three bodies (data/raw/smpl)."""
+
+
+INPUT_ERRORS = (
+    ParamsError,
+    ManifestError,
+    CropsError,
+    BodyFileError,
+    checkpoints.CheckpointError,
+    FileNotFoundError,
+)
+
+
+class BodyMeshNetwork(nn.Module):
+    """Encoder, mean of its tokens, iterative regressor."""
+
+    def __init__(self, encoder: nn.Module, head: IterativeRegressor) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, images: Tensor) -> BodyParameters:
+        """(B, 3, S, S) normalised -> body parameters in the camera frame of the crop."""
+        return self.head(self.encoder(images).float().mean(dim=1))
+
+
+@dataclass(frozen=True)
+class MeshBatch:
+    ids: list[str]
+    images: Tensor
+    view: View
+    bodies: Bodies
+
+
+class BodyMeshTask:
+    """Batches and losses of SPIN on fitted bodies: keypoints, joints, rotations, shape."""
+
+    def __init__(
+        self,
+        network: BodyMeshNetwork,
+        samples: Samples,
+        skeleton: Skeleton,
+        spec: BodyMesh,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._network, self._samples, self._spec, self._seed, self._device = network, samples, spec, seed, device
+        self._skeleton = skeleton.to(device)
+        self._how = Augmentation(spec.rotation_degrees, spec.scale_jitter, spec.colour_jitter, spec.flip)
+
+    def batch(self, step: int) -> MeshBatch:
+        """Samples of epoch after epoch, each shuffled by (seed, epoch)."""
+        count, size = len(self._samples), self._spec.batch
+        places = np.arange(step * size, (step + 1) * size)
+        orders = {
+            epoch: np.random.default_rng([self._seed, epoch]).permutation(count) for epoch in np.unique(places // count)
+        }
+        chosen = np.array([orders[place // count][place % count] for place in places])
+        rng = np.random.default_rng(step_seed(self._seed, step, stream=1))
+        return MeshBatch(
+            ids=[self._samples.frame_ids[i] for i in chosen],
+            images=torch.from_numpy(self._samples.pixels.images(self._samples.rows[chosen])),
+            view=random_views(rng, size, self._how),
+            bodies=self._samples.bodies.take(torch.from_numpy(chosen)),
+        )
+
+    def ids(self, batch: MeshBatch) -> Sequence[str]:
+        return batch.ids
+
+    def losses(self, batch: MeshBatch) -> dict[str, Tensor]:
+        truth = turn(batch.bodies.to(self._device), batch.view)
+        found = self._network(see(batch.images.to(self._device), batch.view, self._spec.input_size))
+        with torch.autocast(self._device.type, enabled=False):
+            betas, camera = found.betas.float(), found.camera.float()
+            joints = self._skeleton(found.rotations, betas)
+            points = camera[:, None, :1] * (joints[..., :2] + camera[:, None, 1:])
+            losses = {
+                "keypoints_2d": F.mse_loss(points, truth.points),
+                "joints_3d": F.mse_loss(joints - joints[:, :1], truth.joints),
+                "rotations": F.mse_loss(found.rotations, truth.rotations),
+                "betas": F.mse_loss(betas, truth.betas),
+            }
+            total = sum(getattr(self._spec, f"loss_{name}") * value for name, value in losses.items())
+            # Keeps the camera's scale positive, as in SPIN.
+            total = total + torch.exp(-10 * camera[:, 0]).square().mean()
+        return {"loss": total} | {name: value.detach() for name, value in losses.items()}
+
+
+def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
+    """Run (or go on with) one fine-tuning; writes task checkpoint, history, metrics and pictures.
+
+    Raises:
+        ParamsError, ManifestError, CropsError, CheckpointError, BodyFileError, FileNotFoundError: an
+            input is missing, damaged or does not fit; the message says which.
+        TrainingError: a loss that is not finite, or a full disk.
+    """
+    started = time.monotonic()
+    spec, device = params.body_mesh, choose_device()
+    body = load_body(layout, spec.train_dataset, "neutral")
+    skeleton = Skeleton(body)
+    crops = {name: layout.crops(params.datasets[name].pool, name) for name in (spec.train_dataset, spec.test_dataset)}
+    samples = read_samples(
+        layout.records(spec.train_dataset), crops[spec.train_dataset], "train", spec.max_train, skeleton, MAX_BETA
+    )
+    network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
+    inputs = [*(layout.records(name) for name in crops), *crops.values(), layout.smpl]
+    fingerprint = run_spec.fingerprint(spec.model_dump(mode="json", exclude={"inits", "seeds"}))
+    start = checkpoints.fingerprint(layout.checkpoint(init))
+    files = [provenance.file_fingerprint(path) for path in inputs]
+    key = run_spec.fingerprint(fingerprint, seed, start, files, provenance.code_fingerprint(), str(device))
+    name = f"{init}-{seed}"
+    scratch = layout.scratch(STAGE, f"{name}-{key}")
+    history = train(
+        network,
+        BodyMeshTask(network, samples, skeleton, spec, seed, device),
+        adamw(
+            network, lr=spec.lr, weight_decay=spec.weight_decay, encoder_prefix="encoder.", layer_decay=spec.layer_decay
+        ),
+        WarmupCosine(spec.lr, spec.steps, spec.warmup_steps),
+        seed=seed,
+        precision=spec.precision,
+        scratch=scratch,
+        checkpoint_every=spec.checkpoint_every,
+        title=name,
+    )
+    folder = layout.task_checkpoint(STAGE, init, seed)
+    facts = provenance.describe(fingerprint, inputs, seed, init=init, init_sha256=start)
+    config = {"architecture": "body_mesh", "encoder": network.encoder.config, "num_joints": 24}
+    checkpoints.save(folder, network.cpu(), provenance=facts, config=config)
+    # The test may use other people's bodies than training: official 3DPW comes with gendered ones.
+    test_skeleton = Skeleton(load_body(layout, spec.test_dataset, "neutral"))
+    tested = read_samples(
+        layout.records(spec.test_dataset), crops[spec.test_dataset], spec.test_split, spec.max_test, test_skeleton
+    )
+    true_bodies = {gender: load_body(layout, spec.test_dataset, gender) for gender in sorted(set(tested.genders))}
+    values = evaluate(network, tested, body, true_bodies, spec.input_size)
+    draw(layout.pictures(STAGE, name), network, tested, body, spec.input_size)
+    provenance.write_text(layout.history(STAGE, name), history.read_text())
+    provenance.write_metrics(
+        layout,
+        STAGE,
+        name,
+        values,
+        checkpoint=folder,
+        params_fingerprint=fingerprint,
+        seconds=time.monotonic() - started,
+        command=f"python -m pipeline.tasks.body_mesh --params {params.params_file} --init {init} --seed {seed}",
+        init=init,
+        seed=seed,
+    )
+    shutil.rmtree(scratch)
+
+
+def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -> BodyMeshNetwork:
+    """The encoder of a checkpoint with a fresh head whose weights depend on `seed` alone.
+
+    The head starts from the mean pose of the training bodies, upright and facing the camera; SPIN's
+    mean parameters are such a mean over its own data.
+    """
+    encoder = encoder_of(checkpoint, img_size=spec.input_size, drop_path=spec.drop_path)
+    left, _, right = torch.linalg.svd(bodies.rotations.double().mean(dim=0))
+    sign = torch.ones(24, 3, dtype=torch.float64)
+    sign[:, 2] = torch.linalg.det(left @ right)
+    mean = left @ (sign[..., None] * right)
+    mean[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
+    head = IterativeRegressor(encoder.width, dropout=spec.dropout, start_pose=matrix_to_rotation_6d(mean).float())
+    head.reset_parameters(torch.Generator().manual_seed(seed))
+    return BodyMeshNetwork(encoder, head).train()
+
+
+def load_body(layout: Layout, dataset: str, gender: str) -> BodyModel:
+    """The body that a dataset's parameters belong to: the open one for a stand-in, official SMPL for real data.
+
+    Raises ParamsError when the dataset is real and the official body is not in data/raw/smpl.
+    """
+    if not has_real_data(layout.raw(dataset)):
+        return body_models.load(layout.smpl)
+    folder = layout.raw("smpl")
+    for name in OFFICIAL_BODIES[gender]:
+        if (folder / name).is_file():
+            return body_models.load(folder / name)
+    raise ParamsError(
+        f"{dataset} is real data, so its parameters are of the official {gender} SMPL body, of which there is none in "
+        f"{folder}: put {' or '.join(OFFICIAL_BODIES[gender])} and J_regressor_h36m.npy there"
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    network: BodyMeshNetwork, samples: Samples, body: BodyModel, true_bodies: dict[str, BodyModel], size: int
+) -> dict[str, Value]:
+    """Protocol of SPIN on 3DPW: 14 joints regressed from both meshes, each centred on its own pelvis.
+
+    Args:
+        body: what the prediction drives (neutral).
+        true_bodies: by gender, what the truth drives.
+
+    Returns:
+        Means over the samples, mm. Vertex errors only where both meshes have the same vertices.
+    """
+    network.eval()
+    errors: dict[str, list[Tensor]] = {"mpjpe": [], "pa_mpjpe": [], "mpvpe": [], "pa_mpvpe": []}
+    for rows in np.array_split(np.arange(len(samples)), -(-len(samples) // TEST_BATCH)):
+        predicted, joints = _mesh(body, *_predict(network, samples, rows, size)[:2])
+        truth = samples.bodies.take(torch.from_numpy(rows))
+        # Samples of one gender at a time; the order within a batch does not matter to a mean.
+        for gender, true_body in true_bodies.items():
+            here = torch.tensor([samples.genders[row] == gender for row in rows])
+            if not here.any():
+                continue
+            vertices, true_joints = _mesh(true_body, truth.rotations[here], truth.betas[here])
+            errors["mpjpe"].append(mpjpe(joints[here], true_joints))
+            errors["pa_mpjpe"].append(pa_mpjpe(joints[here], true_joints))
+            if vertices.shape[1] == predicted.shape[1]:
+                errors["mpvpe"].append(mpvpe(predicted[here], vertices))
+                errors["pa_mpvpe"].append(pa_mpvpe(predicted[here], vertices))
+    all_errors = {name: torch.cat(parts) for name, parts in errors.items() if parts}
+    return {name: Value(float(each.mean()), "mm", len(each)) for name, each in all_errors.items()}
+
+
+def _mesh(body: BodyModel, rotations: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices (B, V, 3) and 14 joints (B, 14, 3), both centred on the pelvis regressed from the vertices."""
+    vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices
+    pelvis = body.h36m17(vertices)[:, :1]
+    return vertices - pelvis, body.lsp14(vertices) - pelvis
+
+
+def _predict(network: BodyMeshNetwork, samples: Samples, rows: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    images = torch.from_numpy(samples.pixels.images(samples.rows[rows]))
+    found = network(see(images, unchanged_views(len(rows)), size))
+    return found.rotations, found.betas, found.camera
+
+
+@torch.no_grad()
+def draw(folder: Path, network: BodyMeshNetwork, samples: Samples, body: BodyModel, size: int) -> None:
+    """PNGs of evenly spread test samples: the crop, the mesh over it, the mesh from the side; captions.json beside."""
+    network.eval()
+    rows = np.unique(np.linspace(0, len(samples) - 1, NUM_PICTURES).round().astype(int))
+    rotations, betas, camera = _predict(network, samples, rows, size)
+    vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices.numpy()
+    images = samples.pixels.images(samples.rows[rows])
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = {}
+    for row, image, mesh, weak in zip(rows, images, vertices, camera.numpy(), strict=True):
+        name = f"{samples.frame_ids[row]}.png"
+        aside = folder / f".{name}.{os.getpid()}.tmp"
+        Image.fromarray(mesh_row(image, mesh, weak, body.faces, PICTURE_HEIGHT)).save(aside, "PNG")
+        aside.replace(folder / name)
+        captions[name] = f"frame {samples.frame_ids[row]}"
+    provenance.write_text(folder / "captions.json", json.dumps(captions, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tasks.body_mesh", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
+    parser.add_argument("--init", required=True, help="checkpoint to start from: a row of import_weights or pretrain")
+    parser.add_argument("--seed", required=True, type=int, help="seed of head, batches and augmentation")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    die_with_parent()
+    try:
+        params = run_spec.load(arguments.params)
+        body_mesh(arguments.init, arguments.seed, params, Layout(params.scale))
+    except (*INPUT_ERRORS, TrainingError) as error:
+        raise SystemExit(f"body_mesh {arguments.init} seed {arguments.seed}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

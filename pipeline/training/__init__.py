@@ -1,0 +1,1 @@
+"""Training: one resumable loop, its optimiser, schedule and checkpoints, and the stages that use it."""

@@ -1,0 +1,199 @@
+"""One row of `pretrain` in params.yaml -> a checkpoint, its loss curve, held-out losses and pictures
+(CroCo-Human Sec. 3.1 and 4.2).
+
+    python -m pipeline.training.pretrain --params params.yaml --run croco_body
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models import catalog, checkpoints
+from models.croco import CroCo
+from models.mae import MAE
+from pipeline import run_spec
+from pipeline.crops import CropsError
+from pipeline.layout import Layout
+from pipeline.loading.pairs import Masking, PairPool, Source
+from pipeline.manifests import ManifestError
+from pipeline.process import die_with_parent
+from pipeline.run_spec import Params, ParamsError, Pretrain
+from pipeline.training import provenance
+from pipeline.training.checkpoint import TrainingError
+from pipeline.training.completion import Completing, CrossCompletion, SingleCompletion, pictures, reference_use
+from pipeline.training.loop import Task, train
+from pipeline.training.optimizer import WarmupCosine, adamw
+from pipeline.training.precision import choose_device
+from pipeline.training.provenance import Value
+
+logger = logging.getLogger(__name__)
+
+STAGE = "pretrain"
+MAX_VALIDATION = 512
+NUM_PICTURES = 8
+PICTURE_SIDE = 128
+
+
+def pretrain(name: str, params: Params, layout: Layout) -> None:
+    """Run (or go on with) the pre-training `name`; writes checkpoint, history, metrics and pictures.
+
+    Raises:
+        ParamsError: the network and the crops do not fit each other, or no such run.
+        ManifestError, CropsError, CheckpointError, FileNotFoundError: an input is missing or damaged.
+        TrainingError: a loss that is not finite, or a full disk.
+    """
+    started = time.monotonic()
+    if name not in params.pretrain:
+        raise ParamsError(f"no run {name!r} under pretrain or ablations; there are {', '.join(params.pretrain)}")
+    run = params.pretrain[name]
+    device = choose_device()
+    model = initial_model(name, run, layout).to(device)
+    sources = pair_sources(run, layout)
+    inputs = [path for source in sources for path in (source.pairs, source.crops)]
+    spec = run_spec.fingerprint(run, params.pairs, params.crops)
+    masking = Masking(run.masking, run.mask_ratio, run.visible_length, params.pairs.min_human_patches, model.patch_size)
+    pool = PairPool(
+        sources, run.kinds, heldout=run.heldout, size=model.img_size, masking=masking, jitter=run.jitter, seed=run.seed
+    )
+    logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
+    start = checkpoints.fingerprint(layout.checkpoint(run.init))
+    files = [provenance.file_fingerprint(path) for path in inputs]
+    key = run_spec.fingerprint(spec, start, files, provenance.code_fingerprint(), str(device))
+    scratch = layout.scratch(STAGE, f"{name}-{key}")
+    how = Completing(run.batch, run.normalize, device)
+    task: Task[Any]
+    if isinstance(model, MAE):
+        task = SingleCompletion(model, pool, how, masking, run.seed)
+    else:
+        task = CrossCompletion(model, pool, how)
+    history = train(
+        model,
+        task,
+        adamw(model, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas),
+        WarmupCosine(run.lr, run.steps, run.warmup_steps),
+        seed=run.seed,
+        precision=run.precision,
+        scratch=scratch,
+        checkpoint_every=run.checkpoint_every,
+        title=name,
+    )
+    model.cpu()
+    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
+    checkpoints.save(layout.checkpoint(name), model, provenance=facts)
+    values = validate(model, pool, run)
+    save_pictures(layout.pictures(STAGE, name), model, pool, run)
+    provenance.write_text(layout.history(STAGE, name), history.read_text())
+    provenance.write_metrics(
+        layout,
+        STAGE,
+        name,
+        values,
+        checkpoint=layout.checkpoint(name),
+        params_fingerprint=spec,
+        seconds=time.monotonic() - started,
+        command=f"python -m pipeline.training.pretrain --params {params.params_file} --run {name}",
+        run=name,
+        seed=run.seed,
+        pairs=pool.counts,
+    )
+    shutil.rmtree(scratch)
+
+
+def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
+    """The network of the run with its initial weights. Raises ParamsError when `init` is another network."""
+    model = checkpoints.load(layout.checkpoint(run.init))
+    wanted = catalog.create(run.network)
+    if type(model) is not type(wanted) or model.config != wanted.config:
+        raise ParamsError(
+            f"pretrain.{name}: init {run.init!r} is a {type(model).__name__} of another size than {run.network}; "
+            "give the run an entry of import_weights with the same network"
+        )
+    if not isinstance(model, MAE if run.method == "mae" else CroCo):
+        raise ParamsError(f"pretrain.{name}: {run.network} is no network of method {run.method!r}")
+    return model.train()
+
+
+def pair_sources(run: Pretrain, layout: Layout) -> list[Source]:
+    return [
+        Source(dataset, layout.pairs(run.pool, dataset), layout.crops(run.pool, dataset), weight)
+        for dataset, weight in run.datasets.items()
+    ]
+
+
+def validate(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> dict[str, Value]:
+    """Losses on the held-out pairs; empty when none are held out."""
+    pairs = pool.validation(MAX_VALIDATION)
+    if pairs is None:
+        logger.warning("no pairs are held out: no validation")
+        return {}
+    unit = "squared error of normalised patches" if run.normalize else "squared error"
+    losses = reference_use(model, pairs, run.normalize)
+    names = {
+        "true": "heldout_loss",
+        "black": "heldout_loss_black_reference",
+        "shuffled": "heldout_loss_other_reference",
+    }
+    values = {}
+    for key, loss in losses.items():
+        kind, _, part = key.partition("/")
+        values[names[kind] + (f"_{part}" if part else "")] = Value(loss, unit, len(pairs.ids))
+    return values
+
+
+def save_pictures(folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrain) -> None:
+    """One PNG per pair: target, what is seen of it, prediction, reference; for CroCo again with a black reference.
+
+    Held-out pairs where there are any; captions.json names them.
+    """
+    pairs = pool.validation(NUM_PICTURES) or pool.batch(0, NUM_PICTURES)
+    drawn = pictures(model, pairs, run.normalize)
+    rows = [["target", "masked", "prediction"]]
+    if "reference" in drawn:
+        rows = [[*rows[0], "reference"], ["target", "masked", "prediction_black", "black"]]
+        drawn["black"] = np.zeros_like(drawn["reference"])
+    zoom = max(1, round(PICTURE_SIDE / drawn["target"].shape[1]))
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = {}
+    for number, name in enumerate(pairs.ids):
+        strips = [np.concatenate([drawn[column][number] for column in columns], axis=1) for columns in rows]
+        picture = np.concatenate(strips).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        aside = folder / f".{number}.{os.getpid()}.tmp"
+        Image.fromarray(picture).save(aside, "PNG")
+        aside.replace(folder / f"completion_{number:02d}.png")
+        captions[f"completion_{number:02d}.png"] = f"pair {name}"
+    provenance.write_text(folder / "captions.json", json.dumps(captions, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.training.pretrain", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
+    parser.add_argument("--run", required=True, help="row of `pretrain` (or `ablations`) to run")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    die_with_parent()
+    try:
+        params = run_spec.load(arguments.params)
+        pretrain(arguments.run, params, Layout(params.scale))
+    except (
+        ParamsError,
+        ManifestError,
+        CropsError,
+        checkpoints.CheckpointError,
+        FileNotFoundError,
+        TrainingError,
+    ) as error:
+        raise SystemExit(f"pretrain {arguments.run}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

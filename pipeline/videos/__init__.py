@@ -1,0 +1,209 @@
+"""A folder of anyone's own videos -> records, crops and pairs, without any annotation.
+
+Pairs ask for the same person at two times or from two sides (paper sections 3.2 and 3.3). A
+video directly in the folder is a recording of its own; videos that lie together in a folder
+inside it are synchronised views of one recording.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.crops import CropStore
+from pipeline.datasets.quarantine import Quarantine
+from pipeline.frames import FrameError
+from pipeline.layout import Layout
+from pipeline.manifests import read_records, write_records
+from pipeline.pairs.selection import Kind, write_selection
+from pipeline.parsing import Cutting, parse
+from pipeline.records import FrameRecord
+from pipeline.run_spec import Crops, Pairs, Params, fingerprint
+from pipeline.silhouettes import Parser
+from pipeline.videos.kept_scans import kept_scan
+from pipeline.videos.scan import Scan, Sighting
+from pipeline.videos.settings import VideoSettings
+
+__all__ = [
+    "KINDS",
+    "NAME",
+    "VideoSettings",
+    "find_videos",
+    "kept_scan",
+    "layout_of",
+    "pair_videos",
+    "parse_videos",
+    "read_videos",
+    "scans_of",
+]
+
+log = logging.getLogger(__name__)
+
+NAME = "videos"
+"""Value of the column `dataset`."""
+KINDS: tuple[Kind, ...] = ("view", "pose")
+SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def find_videos(root: Path) -> list[Path]:
+    """Videos directly in `root` or one folder below, sorted. ValueError when there is none."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; name a folder that holds videos")
+    found = sorted(path for path in (*root.glob("*"), *root.glob("*/*")) if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{root}: no video in it or one folder below (looked for {', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def layout_of(root: Path) -> Layout:
+    """Where flows put records, crops and pairs of these videos: data/adhoc/<name of the folder>, never a DVC output."""
+    name = re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")
+    if not name:
+        raise ValueError(f"{root}: the folder's name gives no name for the results; rename it")
+    return Layout(f"adhoc/{name}")
+
+
+def scans_of(root: Path) -> Path:
+    """Where flows keep what was found in each of these videos, for the next run."""
+    return layout_of(root).scratch("scans", fingerprint(root.resolve().as_posix()))
+
+
+def read_videos(
+    root: Path,
+    rate: float,
+    quarantine: Quarantine,
+    scans: Path,
+    progress: Progress | None = None,
+    settings: VideoSettings | None = None,
+) -> Iterator[FrameRecord]:
+    """Yield a record for every person in every sampled frame.
+
+    Args:
+        root: folder of the videos.
+        rate: frames per second to sample; no more than a video has.
+        quarantine: takes unreadable videos, frames that do not decode and videos without a person.
+        scans: folder that keeps what was found in each video, for the next run.
+        progress: called after each video.
+        settings: what it takes to be a person.
+
+    Raises ValueError when there is no video, or for a wrong boxes file.
+    """
+    paths = find_videos(root)
+    done = 0
+    # Videos directly in the folder are recordings of their own; a sub-folder is one recording.
+    for _, views in groupby(paths, key=lambda path: path if path.parent == root else path.parent):
+        found: dict[str, Scan] = {}
+        for path in views:
+            name = path.relative_to(root).as_posix()
+            try:
+                found[name] = kept_scan(path, rate, settings or VideoSettings(), scans)
+            except FrameError as error:
+                quarantine.add(name, str(error).replace(f"{path}: ", ""))
+            else:
+                _account(name, found[name], quarantine)
+            done += 1
+            if progress:
+                progress(done, len(paths))
+        yield from _records(found)
+
+
+def _account(name: str, found: Scan, quarantine: Quarantine) -> None:
+    if found.missing:
+        quarantine.add(name, "a sampled frame does not decode", records=found.missing)
+    if not found.sightings:
+        quarantine.add(name, "no person was found in the video", records=0)
+
+
+def _records(scans: dict[str, Scan]) -> Iterator[FrameRecord]:
+    one_person = len(scans) > 1 and all(_alone(found.sightings) for found in scans.values())
+    if len(scans) > 1 and not one_person:
+        log.warning(
+            "%s: several persons in one view, so who is who across views is unknown: pairs over time only",
+            Path(next(iter(scans))).parent,
+        )
+    for name, found in scans.items():
+        recording, _, view = name.rpartition("/")
+        for seen in found.sightings:
+            track = f"shot{seen.shot:03d}-person{seen.track:03d}"
+            yield FrameRecord(
+                dataset=NAME,
+                split="train",
+                sequence=recording or view,
+                # Who is alone in every view is the same person in all of them.
+                subject=f"shot{seen.shot:03d}" if one_person else f"{view}-{track}" if recording else track,
+                camera=view,
+                frame_index=seen.instant,
+                image=name,
+                video_frame=seen.video_frame,
+                time_s=seen.video_frame / found.info.fps,
+                width=found.info.width,
+                height=found.info.height,
+                box=seen.box,
+            )
+
+
+def _alone(sightings: list[Sighting]) -> bool:
+    return len({seen.instant for seen in sightings}) == len(sightings)
+
+
+def parse_videos(
+    folder: Path,
+    out: Path,
+    *,
+    crops: Crops,
+    rate: float,
+    parser: Parser | None = None,
+    settings: VideoSettings | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Find persons in a folder of videos and cut their crops; returns counts.
+
+    Writes records.parquet, records.quarantine.json, crops.arrow and crops.quarantine.json into
+    `out`. With a parser the crops get silhouettes. Raises ValueError when there is no video, or
+    no person in any of them.
+    """
+    quarantine = Quarantine()
+    records = out / "records.parquet"
+    found = list(read_videos(folder, rate, quarantine, out / ".scans", progress, settings))
+    quarantine.write(out / "records.quarantine.json")
+    if not found:
+        raise ValueError(f"{folder}: no person was found in any video: {quarantine.summary()}")
+    write_records(found, records)
+    cutting = Cutting(folder, crops.size, crops.scale, "none" if parser is None else "pgn", parser)
+    summary = parse(read_records(records), out / "crops.arrow", out / ".shards", cutting)
+    return {
+        "videos": len(find_videos(folder)),
+        "videos_with_persons": len({record.image for record in found}),
+        "tracks": len({(record.sequence, record.subject, record.camera) for record in found}),
+        "records": summary.records,
+        "crops": summary.crops,
+        "silhouettes": summary.silhouettes,
+        "videos_in_quarantine": len({entry.file for entry in quarantine.entries}),
+        "crops_in_quarantine": summary.quarantined,
+    }
+
+
+def pair_videos(out: Path, params: Pairs, progress: Progress | None = None) -> dict[str, int]:
+    """Pairs of what `parse_videos` wrote into `out`, as pairs.parquet there; returns counts by reason."""
+    records = read_records(out / "records.parquet")
+    return write_selection(records, CropStore(out / "crops.arrow"), out / "pairs.parquet", params, KINDS, progress)
+
+
+def completing_network(given: Path | None, params: Params) -> Path | None:
+    """Checkpoint that completes pairs: the one given, else the scale's `croco_body`; None where that is not trained.
+
+    Raises ValueError when the given one does not exist.
+    """
+    checkpoint = given or Layout(params.scale).checkpoint("croco_body")
+    if (checkpoint / "config.json").is_file():
+        return checkpoint
+    if given is not None:
+        raise ValueError(f"{given}: no checkpoint there (looked for config.json)")
+    log.warning("no completions: there is no %s yet; `make repro` trains it, or name another checkpoint", checkpoint)
+    return None

@@ -1,0 +1,70 @@
+"""Initial weights as checkpoints: random ones and published files take the same path.
+
+A row of `import_weights` in params.yaml becomes `data/<scale>/checkpoints/<name>`, so that
+"from scratch" and "from the released CroCo" are both just names to whatever starts from them
+(paper section 4.2 and Figure 3(a), which compare initialisations).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from torch import nn
+
+from models import catalog, checkpoints
+from pipeline import run_spec
+from pipeline.layout import Layout
+from pipeline.run_spec import Initial, ParamsError
+
+logger = logging.getLogger(__name__)
+
+
+def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
+    """Make the checkpoint `name` from its row of params.yaml.
+
+    Raises:
+        ParamsError: the published file is not there, or is another network than the row says.
+        CheckpointError: the file is damaged or unsafe.
+    """
+    fresh = catalog.create(spec.network, spec.seed)
+    if spec.source == "random":
+        model: nn.Module = fresh
+        provenance: dict[str, object] = {"source": "random", "seed": spec.seed}
+    else:
+        path = layout.raw("weights") / spec.source
+        if not path.is_file():
+            raise ParamsError(
+                f"import_weights.{name}: {path} is not there. Download it as "
+                f"{layout.raw('weights') / 'SOURCE.md'} says, or remove the row from params.yaml"
+            )
+        load = checkpoints.load_croco if spec.method == "croco" else checkpoints.load_mae
+        model = load(path)
+        if model.config != fresh.config:
+            different = [key for key, value in fresh.config.items() if model.config.get(key) != value]
+            raise ParamsError(
+                f"import_weights.{name}: {path.name} is not {spec.network}; "
+                + ", ".join(f"{key} is {model.config.get(key)}, expected {fresh.config[key]}" for key in different)
+            )
+        provenance = {"source": spec.source, "sha256": checkpoints.sha256_of(path)}
+    provenance |= {"network": spec.network, "params_fingerprint": run_spec.fingerprint(spec)}
+    checkpoints.save(layout.checkpoint(name), model, provenance=provenance)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.weights", description=__doc__)
+    parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
+    parser.add_argument("--name", required=True, help="row of import_weights")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    params = run_spec.load(arguments.params)
+    if arguments.name not in params.import_weights:
+        raise SystemExit(f"no row {arguments.name!r} in import_weights; there are {', '.join(params.import_weights)}")
+    layout = Layout(params.scale)
+    import_weights(arguments.name, layout, params.import_weights[arguments.name])
+    logger.info("wrote %s", layout.checkpoint(arguments.name))
+
+
+if __name__ == "__main__":
+    main()

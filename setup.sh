@@ -1,0 +1,57 @@
+#!/bin/sh
+# Makes what every target of the Makefile needs: the environment in .venv and the system
+# libraries behind OpenCV and off-screen rendering. Safe to run again, and after an interruption.
+set -eu
+cd "$(dirname "$0")"
+VENV=${VENV:-.venv}
+
+if [ -z "${PYTHON:-}" ] && [ ! -x "$VENV/bin/python" ]; then
+    echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or run make PYTHON=/path/to/python" >&2
+    exit 1
+fi
+
+# The stamp holds the hash of the lock it was made from and is written last.
+wanted=$(cksum < requirements.txt)
+stamp=$VENV/.installed
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    # A virtual environment that was cut off while being made has no pip.
+    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
+    echo "Installing requirements.txt into $VENV (about 3 GB on Linux; only when it changes) ..."
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
+fi
+
+# Linux only: macOS ships what is needed.
+[ "$(uname -s)" = Linux ] || exit 0
+missing=$("$VENV/bin/python" - <<'PY'
+import ctypes
+# library to load -> Debian package that has it
+wanted = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libglib-2.0.so.0": "libglib2.0-0"}
+for library, package in wanted.items():
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        print(package)
+PY
+)
+# The software renderer is a plug-in: it is looked for by name, not linked.
+if ! ls /usr/lib/*/dri/*_dri.so /usr/lib64/dri/*_dri.so /usr/lib/*/libgallium-*.so /usr/lib64/libgallium-*.so 2>/dev/null | grep -q .; then
+    missing="$missing libgl1-mesa-dri"
+fi
+missing=$(echo $missing)
+[ -n "$missing" ] || exit 0
+
+command="apt-get install -y --no-install-recommends $missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "error: system libraries are missing; install your system's packages for: $missing" >&2
+    exit 1
+elif [ "$(id -u)" = 0 ]; then
+    sudo=
+elif sudo -n true 2>/dev/null; then
+    sudo="sudo -n"
+else
+    echo "error: system libraries are missing; run this once: sudo $command" >&2
+    exit 1
+fi
+echo "Installing system libraries: $missing ..."
+$sudo env DEBIAN_FRONTEND=noninteractive sh -c "$command -qq || { apt-get update -qq && $command -qq; }" >/dev/null

@@ -1,0 +1,145 @@
+"""`make repro` from nothing to the report, again, after a change, and after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.small_project import environment, run, small_params
+from tests.flows.server_talk import ask, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def stale(project: Path) -> set[str]:
+    """Stages of the root graph that DVC would run for a change of their own inputs."""
+    status = json.loads(run(project, "dvc", "status", "--json", "dvc.yaml").stdout.splitlines()[-1])
+    return {stage for stage, changes in status.items() if any(set(change) != {"changed outs"} for change in changes)}
+
+
+def outputs(project: Path, stage: str) -> dict[str, bytes]:
+    """Bytes of every file of a checkpoint, but for the note on when and how it was made."""
+    folder = project / "data/test/checkpoints" / stage
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "provenance.json"}
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def test_one_command_gives_a_report_with_a_number_in_each_cell_that_is_planned(finished_project: Path) -> None:
+    report = finished_project / "reports/out/test"
+    assert "<html" in (report / "index.html").read_text()[:2000]
+    with (report / "tables/fig3a.csv").open(newline="") as file:
+        cells = {(cell["row"], cell["column"]): cell["ours"] for cell in csv.DictReader(file)}
+    for row in ("random", "mae_human", "croco_human"):
+        for column in ("body_pa_mpjpe", "body_mpvpe"):
+            assert float(cells[row, column]) > 0
+
+
+def test_the_second_run_does_nothing(finished_project: Path) -> None:
+    start = time.monotonic()
+    output = run(finished_project, "flows.reproduce").stdout
+    assert "Data and pipelines are up to date." in output
+    assert "Running stage" not in output
+    assert "Report: reports/out/test/index.html" in output
+    assert time.monotonic() - start < 30
+
+
+def test_the_prefect_server_is_stopped_when_nothing_uses_it(finished_project: Path) -> None:
+    assert run(finished_project, "flows.local_server", "status").stdout.strip() == "not running"
+
+
+def test_another_mask_ratio_makes_one_pre_training_and_what_follows_stale(finished_project: Path) -> None:
+    parameters = finished_project / "params.yaml"
+    with edited(parameters, "mask_ratio: 0.75", "mask_ratio: 0.8"):  # the first is croco_body's
+        assert stale(finished_project) == {"pretrain@croco_body", "report"}
+
+
+def test_one_more_seed_leaves_the_runs_there_are_alone(finished_project: Path) -> None:
+    inits = small_params()["body_mesh"]["inits"]
+    with edited(finished_project / "params.yaml", "  seeds:\n  - 0\n", "  seeds:\n  - 0\n  - 1\n"):
+        assert stale(finished_project) == {f"finetune_body_mesh@{init}-1" for init in inits} | {"report"}
+
+
+def test_real_data_makes_only_what_reads_it_stale(finished_project: Path) -> None:
+    arrived = finished_project / "data/raw/3dpw/imageFiles.txt"
+    arrived.write_text("as if it were there\n")
+    try:
+        assert stale(finished_project) == {"standin@3dpw", "index@3dpw", "parse@3dpw"}
+    finally:
+        arrived.unlink()
+
+
+def test_the_button_of_the_ui_shows_stages_and_the_headline_table(finished_project: Path) -> None:
+    log = finished_project / ".prefect" / "serve.log"
+    with log.open("w") as out:
+        serve = subprocess.Popen(
+            [sys.executable, "-m", "flows.serve"],
+            cwd=finished_project,
+            env=environment(finished_project),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        api = until(lambda: re.search(r"Prefect UI: (http://127.0.0.1:\d+)", log.read_text()), 120)[1] + "/api"
+        listed = until(lambda: ask(f"{api}/deployments/filter", {}), 120)
+        deployment = next(item for item in listed if item["name"] == "reproduce")
+        started = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {})
+        run_now = until(
+            lambda: (now := ask(f"{api}/flow_runs/{started['id']}"))["state_type"] in ("COMPLETED", "FAILED") and now,
+            180,
+        )
+        assert run_now["state_type"] == "COMPLETED", run_now["state"]["message"]
+        found = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_now["id"]]}}})
+        tables = {item["key"]: json.loads(item["data"]) for item in found if item["type"] == "table"}
+        assert {row["result"] for row in tables["stages"]} == {"up to date"}
+        assert "report" in {row["stage"] for row in tables["stages"]}
+        assert {row["row_label"] for row in tables["figure-3a"]} >= {"Random"}
+    finally:
+        serve.send_signal(signal.SIGINT)
+        serve.wait(60)
+
+
+def test_a_run_killed_in_mid_stage_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
+    before = outputs(finished_project, "croco_body")
+    again = ["dvc", "repro", "--force", "--single-item", "pretrain@croco_body"]
+    scratch = finished_project / ".scratch"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", *again],
+        cwd=finished_project,
+        env=environment(finished_project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 300
+    while not list(scratch.glob("pretrain-croco_body-*/*")) and time.monotonic() < end and killed.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    assert killed.poll() is None, "the stage ended before it could be killed"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    output = run(finished_project, *again).stdout
+    assert re.search(r"Running stage 'pretrain@croco_body'", output)
+    assert outputs(finished_project, "croco_body") == before
+    assert not list(scratch.glob("pretrain-croco_body-*"))

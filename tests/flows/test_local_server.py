@@ -1,0 +1,93 @@
+"""The server: one per home, on a free port, told apart from other programs, stopped by its own word only."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import local_server
+
+PROJECT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    command(tmp_path, "down")
+
+
+def command(home: Path, action: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.local_server", action],
+        cwd=PROJECT,
+        env={**without_prefect(), "PREFECT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def without_prefect() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+
+
+def test_two_that_start_together_share_one_server_and_its_page_knows_the_port(home: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.local_server", "up"],
+            cwd=PROJECT,
+            env={**without_prefect(), "PREFECT_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    answers = {process.communicate(timeout=180)[0] for process in both}
+    assert len(answers) == 1
+    address = answers.pop().split()[-1]
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{address}/ui-settings", timeout=10) as answer:
+        assert json.load(answer)["api_url"] == f"{address}/api"
+    # With a newer FastAPI than the pinned one this is refused.
+    request = urllib.request.Request(
+        f"{address}/api/deployments/filter",
+        data=json.dumps({"limit": None, "sort": None}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+    assert command(home, "status") == f"running: {address}"
+    assert command(home, "down") == "stopped"
+    assert command(home, "status") == "not running"
+
+
+def test_a_process_id_left_from_before_a_reboot_is_left_alone(home: Path) -> None:
+    (home / "server.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "url": "http://127.0.0.1:1/api"}))
+    assert command(home, "down") == "not running"
+
+
+def test_a_port_taken_by_another_program_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local_server, "HOME", tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setattr(local_server, "FIRST_PORT", other.getsockname()[1])
+        port = local_server.find_port()
+        assert port is not None and port > other.getsockname()[1]
+        monkeypatch.setattr(local_server, "NUM_PORTS", 1)
+        assert local_server.find_port() is None
+        with pytest.raises(
+            local_server.ServerError, match="all taken; stop what listens there, or set PREFECT_API_URL"
+        ):
+            local_server.up() if "PREFECT_API_URL" not in os.environ else local_server._free_port()

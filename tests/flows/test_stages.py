@@ -1,0 +1,76 @@
+"""`dvc repro` as a child: one at a time, its lines read, its group taken down when cancelled."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import stages
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(stages, "PROJECT", tmp_path)
+    return tmp_path
+
+
+def test_the_second_waits_for_the_first_and_says_so(project: Path) -> None:
+    said: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with stages.one_at_a_time(said.append):
+            order.append("second")
+
+    with stages.one_at_a_time(said.append):
+        thread = threading.Thread(target=second)
+        thread.start()
+        end = time.monotonic() + 10
+        while not said and time.monotonic() < end:
+            time.sleep(0.02)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert len(said) == 1
+    assert said[0].startswith(f"waiting for the pipeline run of process {os.getpid()}, started ")
+
+
+def test_the_lock_is_free_after_an_error(project: Path) -> None:
+    with pytest.raises(KeyError), stages.one_at_a_time(print):
+        raise KeyError
+    with (project / ".dvc/tmp/pipeline.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    ("stage", "params_file", "named"),
+    [
+        ("", "params.yaml", "dvc.yaml"),
+        ("report", "params.yaml", "report"),
+        ("", "scales/gpu/params.yaml", "scales/gpu/dvc.yaml"),
+        ("pretrain@mae_body", "scales/gpu/params.yaml", "scales/gpu/dvc.yaml:pretrain@mae_body"),
+    ],
+)
+def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, named: str) -> None:
+    assert stages.target(stage, params_file) == named
+
+
+def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+    import sys
+
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=project, check=True)
+    (project / "dvc.yaml").write_text(
+        "stages:\n  good: {cmd: echo 1 > good, outs: [good]}\n  bad: {cmd: 'false', deps: [good], outs: [bad]}\n"
+    )
+    lines: list[str] = []
+    with pytest.raises(stages.ReproError, match="failed to reproduce 'bad'"):
+        stages.repro([], lines.append)
+    assert stages.repro(["good"], lines.append) == {"good": "up to date"}
+    assert any("Running stage 'good'" in line for line in lines)

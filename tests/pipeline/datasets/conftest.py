@@ -1,0 +1,81 @@
+"""A small open world and one tiny stand-in of every dataset, written once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline import datasets, run_spec
+from pipeline.bodies.anny_source import AnnySource
+from pipeline.bodies.build_body import build_body
+from pipeline.bodies.model import load
+from pipeline.datasets.world import World
+from pipeline.layout import PROJECT, Layout
+from pipeline.motions.__main__ import write_motions
+
+SIZES: dict[str, dict[str, int]] = {
+    "coco": {"images": 4, "width": 160, "height": 120},
+    "humbi": {"subjects": 2, "instants": 2, "cameras": 3, "width": 160, "height": 120},
+    "aist": {"sequences": 2, "instants": 3, "stride": 4, "cameras": 2, "width": 160, "height": 120},
+    "3dpw": {
+        "train_sequences": 2, "val_sequences": 1, "test_sequences": 2,
+        "frames": 3, "stride": 5, "width": 90, "height": 160,
+    },
+    "penn_action": {"videos": 4, "frames": 3, "width": 160, "height": 120},
+    "synthetic": {"scenes": 3, "cameras": 3, "instants": 2, "width": 96, "height": 96},
+    "coco_part_eft": {"images": 6, "width": 160, "height": 120},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that render stand-ins: with more threads, sums differ in the last bit."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(torch_threads)
+    cv2.setNumThreads(cv2_threads)
+
+
+@pytest.fixture(scope="session")
+def open_layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project folder with an open body, a few motions and four background photographs."""
+    layout = Layout("mini", tmp_path_factory.mktemp("project"))
+    layout.bodies.mkdir(parents=True)
+    if (made := Layout("mini", PROJECT).smpl).is_file():
+        # The body that `dvc repro` makes: building another takes longer than all tests here.
+        layout.smpl.write_bytes(made.read_bytes())
+    else:
+        source, buffer = AnnySource(), io.BytesIO()
+        np.savez(buffer, **build_body(source, source.sample_adults(12, np.random.default_rng(0))))
+        layout.smpl.write_bytes(buffer.getvalue())
+    settings = run_spec.Motions(num_subjects=4, clips_per_subject=3, seconds=2.0, fps=10.0, seed=0)
+    write_motions(layout.motions, load(layout.smpl), settings)
+    datasets.get("coco").write_standin(layout.standin("coco"), world_of(layout), 0, **SIZES["coco"])
+    return layout
+
+
+@pytest.fixture(scope="session")
+def world(open_layout: Layout) -> World:
+    return world_of(open_layout)
+
+
+@pytest.fixture(scope="session")
+def standins(open_layout: Layout, world: World) -> Path:
+    """Folder with a stand-in of every dataset; not to be changed."""
+    for name in datasets.names():
+        if name != "coco":
+            datasets.get(name).write_standin(open_layout.standin(name), world, 0, **SIZES[name])
+    return open_layout.standin("coco").parent
+
+
+def world_of(layout: Layout) -> World:
+    photographs = layout.standin("coco") / "train2017"
+    return World(layout.smpl, layout.motions, lambda: sorted(photographs.glob("*.jpg")))

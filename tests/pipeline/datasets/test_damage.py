@@ -1,0 +1,205 @@
+"""Damaged and odd entries are left out, listed with their file and reason; the rest is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from pipeline import datasets
+from pipeline.datasets import Quarantine
+from pipeline.datasets.pickles import load_arrays
+from pipeline.records import FrameRecord
+
+Copy = Callable[[str], Path]
+
+
+@pytest.fixture
+def copy(standins: Path, tmp_path: Path) -> Copy:
+    """Gives a stand-in that may be damaged."""
+    return lambda name: Path(shutil.copytree(standins / name, tmp_path / name))
+
+
+def read(name: str, root: Path) -> tuple[list[FrameRecord], list[tuple[str, str]]]:
+    quarantine = Quarantine()
+    records = list(datasets.get(name).records(root, quarantine))
+    return records, [(entry.file, entry.reason) for entry in quarantine.entries]
+
+
+def listed(entries: list[tuple[str, str]], file: str, reason: str) -> bool:
+    return any(file in name and reason in why for name, why in entries)
+
+
+class Harmful:
+    """Unpickles by running a command."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("true",)
+
+
+def test_a_pickle_that_asks_for_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"poses": Harmful()}))
+    with pytest.raises(ValueError, match=r"a.pkl: .*refuses (posix|nt).system"):
+        load_arrays(path)
+
+
+def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    content = pickle.dumps({"poses": [np.arange(6.0).reshape(2, 3)], "name": "é"}, protocol=2)
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    loaded = load_arrays(path)
+    assert isinstance(loaded, dict)
+    np.testing.assert_array_equal(loaded["poses"][0], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_3dpw_survives_truncated_foreign_and_incomplete_sequences(copy: Copy) -> None:
+    root = copy("3dpw")
+    train = root / "sequenceFiles/train"
+    whole = (train / "train_00.pkl").read_bytes()
+    (train / "train_00.pkl").write_bytes(whole[: len(whole) // 2])
+    (train / "train_01.pkl").write_bytes(pickle.dumps({"poses": Harmful()}))
+    (root / "sequenceFiles/validation/validation_00.pkl").write_bytes(pickle.dumps({"poses": []}))
+    (root / "imageFiles/test_00/image_00005.jpg").unlink()
+    records, entries = read("3dpw", root)
+    assert len(records) == 2 * 3 - 1
+    assert listed(entries, "train_00.pkl", "not a readable pickle")
+    assert listed(entries, "train_01.pkl", "refuses")
+    assert listed(entries, "validation_00.pkl", "no betas")
+    assert listed(entries, "image_00005.jpg", "missing")
+
+
+def test_3dpw_leaves_out_frames_without_a_valid_camera_and_counts_them(copy: Copy) -> None:
+    root = copy("3dpw")
+    quarantine = Quarantine()
+    list(datasets.get("3dpw").records(root, quarantine))
+    # Of 15 frames at 30 Hz three are filmed, in five sequences.
+    assert sum(entry.records for entry in quarantine.entries) == 5 * 12
+
+
+def test_penn_action_reports_videos_without_frames_and_forgives_a_missing_last_box(copy: Copy) -> None:
+    root = copy("penn_action")
+    base = root / "Penn_Action"
+    shutil.rmtree(base / "frames/0001")
+    labels = scipy.io.loadmat(base / "labels/0002.mat")
+    labels["bbox"] = labels["bbox"][:-1]
+    scipy.io.savemat(base / "labels/0002.mat", {k: v for k, v in labels.items() if not k.startswith("__")})
+    (base / "labels/0003.mat").write_bytes(b"not matlab")
+    (base / "frames/0004/000002.jpg").unlink()
+    records, entries = read("penn_action", root)
+    assert [sum(r.sequence == s for r in records) for s in ("0001", "0002", "0003", "0004")] == [0, 3, 0, 2]
+    assert listed(entries, "labels/0001.mat", "no images in Penn_Action/frames/0001")
+    assert listed(entries, "labels/0003.mat", "not a readable MATLAB file")
+    assert listed(entries, "frames/0004/000002.jpg", "missing")
+
+
+def test_coco_part_eft_names_samples_without_photograph_rotation_or_box(copy: Copy) -> None:
+    root = copy("coco_part_eft")
+    path = root / "COCO2014-Part-ver01.json"
+    content = json.loads(path.read_text())
+    samples = content["data"]
+    (root / "train2014" / samples[0]["imageName"]).unlink()
+    samples[1]["parm_pose"][0] = np.diag([1.0, 1.0, -1.0]).tolist()
+    del samples[2]["bbox_scale"]
+    samples[3]["parm_shape"][0] = float("nan")
+    path.write_text(json.dumps(content))
+    records, entries = read("coco_part_eft", root)
+    assert len(records) == 2
+    for index, reason in enumerate(("photograph is missing", "no rotations", "no bbox_scale", "NaN")):
+        assert listed(entries, f"#{index} COCO_train2014", reason)
+
+
+def test_coco_part_eft_finds_its_photographs_in_coco_2017(copy: Copy, tmp_path: Path) -> None:
+    root = copy("coco_part_eft")
+    target = tmp_path / "coco/train2017"
+    target.mkdir(parents=True)
+    for image in (root / "train2014").iterdir():
+        image.rename(target / f"{image.stem.rsplit('_')[-1]}.jpg")
+    records, entries = read("coco_part_eft", root)
+    assert len(records) == 6
+    assert entries == []
+    assert records[0].image == "../coco/train2017/000001000001.jpg"
+
+
+def test_humbi_skips_cameras_without_calibration_and_images_that_are_none(copy: Copy) -> None:
+    root = copy("humbi")
+    images = root / "subject_1/body/00000010/image"
+    shutil.copy(images / "image0000000.jpg", images / "image0000099.jpg")
+    (images / "image0000003.jpg").write_bytes(b"")
+    (root / "subject_1/body/00000020/reconstruction/keypoints.txt").write_text("1 2 3\n")
+    (root / "subject_2/body/extrinsic.txt").write_text("a\nb\nc\n0 1\n1 2\n")
+    records, entries = read("humbi", root)
+    found = [(r.subject, r.frame_index, r.camera) for r in records]
+    assert found == [("subject_1", 10, "000"), ("subject_1", 10, "006")]
+    assert listed(entries, "image0000099.jpg", "no calibration")
+    assert listed(entries, "image0000003.jpg", "not a readable image")
+    assert listed(entries, "subject_1/body/00000020", "reconstruction")
+    assert listed(entries, "subject_2/body", "extrinsic.txt: not a camera file of HUMBI")
+
+
+def test_aist_drops_ignored_sequences_and_broken_videos(copy: Copy) -> None:
+    root = copy("aist")
+    first, second = sorted(p.stem for p in (root / "aist_plusplus_final/keypoints2d").glob("*.pkl"))
+    (root / "aist_plusplus_final/ignore_list.txt").write_text(f"{first}\n")
+    video = root / f"videos/{second.replace('cAll', 'c01')}.mp4"
+    video.write_bytes(video.read_bytes()[:200])
+    records, entries = read("aist", root)
+    assert {(r.sequence, r.camera) for r in records} == {(second, "c02")}
+    assert listed(entries, first, "ignore list")
+    assert listed(entries, video.name, "not a readable video")
+
+
+def test_aist_names_annotations_it_can_not_use(copy: Copy) -> None:
+    root = copy("aist") / "aist_plusplus_final"
+    first, second = sorted((root / "keypoints3d").glob("*.pkl"))
+    first.write_bytes(pickle.dumps({"keypoints3d": np.zeros((3, 17, 3))}))
+    second.write_bytes(pickle.dumps({"keypoints3d_optim": np.zeros((3, 17, 3))}))
+    records, entries = read("aist", root.parent)
+    assert records == []
+    assert listed(entries, first.stem, "no keypoints3d_optim")
+    assert listed(entries, second.stem, "keypoints of shapes")
+
+
+def test_synthetic_scenes_survive_a_damaged_annotation_and_a_missing_image(copy: Copy) -> None:
+    root = copy("synthetic")
+    [path] = (root / "annotations").glob("*.npz")
+    (root / "annotations/9999.npz").write_bytes(path.read_bytes()[:300])
+    (root / "images/s000001/c2_001.jpg").unlink()
+    (root / "parts/s000000/c0_000.png").unlink()
+    records, entries = read("synthetic", root)
+    assert len(records) == 17
+    assert [r.image for r in records if r.silhouette is None] == ["images/s000000/c0_000.jpg"]
+    assert listed(entries, "annotations/9999.npz", "not a readable annotation file")
+    assert listed(entries, "images/s000001/c2_001.jpg", "missing")
+
+
+def test_coco_keeps_images_with_people_and_missing_ones_from_the_backgrounds(copy: Copy) -> None:
+    root = copy("coco")
+    path = root / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 18}]
+    path.write_text(json.dumps(content))
+    (root / "train2017/000000000003.jpg").unlink()
+    quarantine = Quarantine()
+    found = datasets.get("coco").background_images(root, quarantine)
+    assert [p.name for p in found] == ["000000000002.jpg", "000000000004.jpg"]
+    assert [entry.file for entry in quarantine.entries] == ["train2017/000000000003.jpg"]
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="not the instances file of COCO 2017"):
+        datasets.get("coco").background_images(root)
+
+
+def test_what_was_left_out_is_summed_up_in_one_warning(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+    root = copy("synthetic")
+    for image in (root / "images/s000001").iterdir():
+        image.unlink()
+    with caplog.at_level("WARNING"):
+        list(datasets.get("synthetic").records(root))
+    assert caplog.messages == ["synthetic: left out 6 entries: 6x the image is missing"]

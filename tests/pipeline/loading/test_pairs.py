@@ -1,0 +1,140 @@
+"""Batches of pairs: what is drawn, that it hangs on (seed, step) alone, and that masks follow their image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.layout import Layout
+from pipeline.loading.crop_pixels import CropPixels
+from pipeline.loading.pairs import Masking, PairBatch, PairPool, Source, held_out
+from pipeline.manifests import read_pairs
+from tests.pipeline.toy_world import write_pool
+
+MASKING = Masking("human", 0.75, "max_n", min_human=8, patch=8)
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout("test", tmp_path_factory.mktemp("pool"))
+    write_pool(layout, "synthetic", 12)
+    write_pool(layout, "aist", 6, ("view", "pose"))
+    write_pool(layout, "3dpw", 6, ("pose",), masks=False)
+    return layout
+
+
+def source(layout: Layout, name: str, weight: float = 1.0) -> Source:
+    return Source(name, layout.pairs("body", name), layout.crops("body", name), weight)
+
+
+def pool(
+    layout: Layout, weights: dict[str, float], kinds: dict[str, float] | None = None, **changes: object
+) -> PairPool:
+    options: dict = {"heldout": 0.0, "size": 64, "masking": MASKING, "jitter": 0.4, "seed": 0} | changes
+    sources = [source(layout, name, weight) for name, weight in weights.items()]
+    return PairPool(sources, kinds or {"view": 1.0, "pose": 1.0}, **options)
+
+
+def same(a: PairBatch, b: PairBatch) -> bool:
+    return a.ids == b.ids and all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ("target", "reference", "target_colours", "reference_colours", "human", "hidden")
+    )
+
+
+def test_a_step_gives_the_same_batch_to_every_process_and_in_any_order(layout: Layout) -> None:
+    one, other = pool(layout, {"synthetic": 1, "aist": 1}), pool(layout, {"synthetic": 1, "aist": 1})
+    later = one.batch(7, 16)
+    assert same(other.batch(3, 16), one.batch(3, 16))
+    assert same(other.batch(7, 16), later)
+    assert not same(one.batch(8, 16), later)
+    assert not same(pool(layout, {"synthetic": 1, "aist": 1}, seed=1).batch(7, 16), later)
+
+
+def test_datasets_and_kinds_are_drawn_by_weight(layout: Layout) -> None:
+    ids = pool(layout, {"synthetic": 6, "aist": 1}, {"view": 1.0, "pose": 3.0}).batch(0, 4000).ids
+    share = {
+        cell: np.mean([name.startswith(cell) for name in ids]) for cell in ("view-synthetic", "view-aist", "pose-aist")
+    }
+    assert share == pytest.approx({"view-synthetic": 0.6, "view-aist": 0.1, "pose-aist": 0.3}, abs=0.03)
+
+
+def test_a_kind_left_out_is_never_drawn(layout: Layout) -> None:
+    ids = pool(layout, {"aist": 1}, {"view": 1.0}).batch(0, 200).ids
+    assert all(name.startswith("view-") for name in ids)
+
+
+def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout: Layout) -> None:
+    with pytest.raises(ValueError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
+        pool(layout, {"synthetic": 1}, {"pose": 1.0})
+
+
+def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Layout) -> None:
+    batch = pool(layout, {"synthetic": 1}, jitter=0.0).batch(0, 64)
+    pixels = CropPixels(layout.crops("body", "synthetic"))
+    stored, silhouettes = pixels.images(np.arange(len(pixels))), pixels.silhouettes(np.arange(len(pixels)))
+    corners = []
+    for target, reference, human in zip(
+        batch.target.numpy(), batch.reference.numpy(), batch.human.numpy(), strict=True
+    ):
+        places = []
+        for image in (target, reference):
+            found = [
+                (row, top, left)
+                for row in range(len(stored))
+                for top, left in np.argwhere((stored[row, :17, :17] == image[0, 0]).all(-1))
+                if (stored[row, top : top + 64, left : left + 64] == image).all()
+            ]
+            assert len(found) == 1
+            places.append(found[0])
+        (row, top, left), (other, *_) = places
+        assert abs(row - other) == 1  # two neighbouring frames of one person
+        cut = silhouettes[row, top : top + 64, left : left + 64].reshape(8, 8, 8, 8).any(axis=(1, 3)).reshape(-1)
+        assert (cut == human).all()
+        corners.append(places)
+    assert len({tuple(place[1:]) for pair in corners for place in pair}) > 20
+    assert sum(pair[0][1:] == pair[1][1:] for pair in corners) < 5
+    assert 10 < sum(pair[0][0] > pair[1][0] for pair in corners) < 54  # roles are swapped at random
+
+
+def test_people_without_silhouette_are_masked_uniformly_in_the_same_batch(layout: Layout) -> None:
+    batch = pool(layout, {"synthetic": 1, "3dpw": 1}).batch(0, 64)
+    counts = batch.hidden.sum(dim=1)
+    assert (counts == counts[0]).all()
+    known = batch.human.any(dim=1)
+    assert known.any()
+    assert not known.all()
+    hidden_human = (batch.hidden & batch.human).sum(1)[known].float() / batch.human.sum(1)[known]
+    assert torch.allclose(hidden_human, torch.floor(0.75 * batch.human.sum(1)[known]) / batch.human.sum(1)[known])
+
+
+def test_held_out_pairs_share_no_frame_with_training_pairs(layout: Layout) -> None:
+    table = read_pairs(layout.pairs("body", "synthetic"))
+    apart = held_out(table, 0.4)
+    assert 0 < apart.sum() < len(apart)
+    frames = [
+        {
+            name
+            for column in ("target_frame_id", "reference_frame_id")
+            for name in table.filter(mask)[column].to_pylist()
+        }
+        for mask in (apart, ~apart)
+    ]
+    assert not frames[0] & frames[1]
+
+
+def test_validation_shows_plain_centre_crops_of_held_out_pairs(layout: Layout) -> None:
+    some = pool(layout, {"synthetic": 1}, heldout=0.4)
+    batch = some.validation(8)
+    assert batch is not None
+    assert same(batch, pool(layout, {"synthetic": 1}, heldout=0.4).validation(8))
+    assert torch.equal(batch.target_colours, torch.ones_like(batch.target_colours))
+    trained = {name for step in range(20) for name in some.batch(step, 16).ids}
+    assert not trained & set(batch.ids)
+    assert pool(layout, {"synthetic": 1}).validation(8) is None
+
+
+def test_a_file_too_large_to_keep_is_decoded_at_every_use_with_the_same_pixels(layout: Layout) -> None:
+    path, rows = layout.crops("body", "aist"), np.array([3, 0, 3, 7])
+    assert (CropPixels(path, kept_bytes=0).images(rows) == CropPixels(path).images(rows)).all()

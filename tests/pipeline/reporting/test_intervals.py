@@ -1,0 +1,71 @@
+"""Intervals and verdicts: hand-computed cases and properties."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.reporting.intervals import Interval, Verdict, above, below, ordered, paired_difference, student_t
+
+numbers = st.floats(-1e3, 1e3)
+
+
+def test_the_interval_of_three_numbers_is_the_textbook_one():
+    interval = student_t([1.0, 2.0, 3.0], 0.95)
+    assert interval.mean == 2.0
+    assert interval.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)  # t(2, 0.975) * 1 / sqrt(3)
+
+
+def test_one_seed_has_no_interval_and_decides_nothing():
+    one = student_t([5.0], 0.95)
+    assert one == Interval(5.0, None, 1)
+    assert (one.low, one.high) == (-inf, inf)
+    assert ordered(one, student_t([9.0, 9.1, 9.2], 0.95)) is Verdict.UNDECIDED
+
+
+@given(st.lists(numbers, min_size=2, max_size=8))
+def test_more_confidence_means_a_wider_interval(values):
+    assert student_t(values, 0.99).half_width >= student_t(values, 0.9).half_width
+
+
+@given(st.lists(numbers, min_size=2, max_size=5), st.lists(numbers, min_size=2, max_size=5))
+def test_swapping_the_two_sides_swaps_the_verdict(a, b):
+    one, other = student_t(a, 0.95), student_t(b, 0.95)
+    swapped = {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}
+    assert ordered(other, one) is swapped.get(ordered(one, other), Verdict.UNDECIDED)
+
+
+def test_touching_intervals_are_undecided():
+    assert ordered(Interval(0.0, 1.0, 3), Interval(2.0, 1.0, 3)) is Verdict.UNDECIDED
+    assert ordered(Interval(0.0, 1.0, 3), Interval(2.1, 1.0, 3)) is Verdict.HOLDS
+
+
+def test_a_missing_side_is_not_run():
+    assert ordered(None, Interval(1.0, 0.1, 3)) is Verdict.NOT_RUN
+
+
+def test_pairing_sees_a_difference_that_the_luck_of_seeds_hides():
+    a = {0: 50.0, 1: 60.0, 2: 70.0}
+    b = {seed: value + 2 + 0.1 * seed for seed, value in a.items()}
+    assert ordered(student_t(list(a.values()), 0.95), student_t(list(b.values()), 0.95)) is Verdict.UNDECIDED
+    assert below(paired_difference(a, b, 0.95)) is Verdict.HOLDS
+
+
+def test_only_shared_seeds_are_paired():
+    assert paired_difference({0: 1.0, 1: 2.0}, {1: 5.0, 2: 6.0}, 0.95) == Interval(-3.0, None, 1)
+    assert paired_difference({0: 1.0}, {1: 5.0}, 0.95) is None
+
+
+def test_a_threshold_is_passed_by_the_whole_interval():
+    assert above(Interval(93.0, 0.5, 3), 92.0) is Verdict.HOLDS
+    assert above(Interval(92.3, 0.5, 3), 92.0) is Verdict.UNDECIDED
+    assert below(Interval(93.0, 0.5, 3), 92.0) is Verdict.FAILS
+
+
+@pytest.mark.parametrize(("values", "confidence"), [([], 0.95), ([1.0, 2.0], 1.0)])
+def test_no_values_and_full_confidence_are_refused(values, confidence):
+    with pytest.raises(ValueError, match=r"at least one value|confidence must lie in \(0, 1\)"):
+        student_t(values, confidence)

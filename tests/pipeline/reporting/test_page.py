@@ -1,0 +1,207 @@
+"""The whole report in a temporary project: complete, whole without a network, the same bytes twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.layout import PROJECT
+from pipeline.manifests import write_pairs
+from pipeline.records import frame_id
+from pipeline.reporting import data_counts
+from pipeline.reporting.__main__ import main
+from pipeline.run_spec import load
+from pipeline.silhouettes import pack, patch_mask
+
+PARAMS = str(PROJECT / "params.yaml")
+
+
+def report(layout) -> Path:
+    assert main(["--params", PARAMS, "--root", str(layout.root)]) == 0
+    return layout.report
+
+
+class Page(HTMLParser):
+    """Ids, links and sources of a page, and whether its tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.opened: list[str] = []
+        self.openers: list[str] = []
+        self.in_svg = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in ("meta", "img", "br", "link", "input"):
+            self.opened.append(tag)
+        self.in_svg += tag == "svg"
+        if not self.in_svg and "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a":
+            self.links.append(values["href"])
+        if "src" in values:
+            self.sources.append(values["src"])
+        if "data-open" in values:
+            self.openers.append(values["data-open"])
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        self.in_svg -= tag == "svg"
+        assert self.opened.pop() == tag
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere(measured):
+    folder = report(measured)
+    text = (folder / "index.html").read_text()
+    page = Page(text)
+    assert page.opened == []
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.openers) <= set(page.ids)
+    assert all(source.startswith("data:") for source in page.sources)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert not any("://" in link for link in page.links)
+    files = [link for link in page.links if not link.startswith("#")]
+    assert len(files) > 40
+    (measured.root / "params.yaml").touch()
+    assert [link for link in files if not (folder / link).exists()] == []
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_the_headline_opens_the_page_with_paper_ours_and_order(measured):
+    text = (report(measured) / "index.html").read_text()
+    first = text[text.index('id="headline"') : text.index('id="training"')]
+    for shown in ("57.4", "104.0 ± 3.7", "holds", "CroCo-Body / CroCo-Hand", "not run"):
+        assert shown in first
+
+
+def test_the_same_inputs_give_the_same_bytes(measured):
+    folder = report(measured)
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(before) > 45
+    report(measured)
+    after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_no_folder_of_this_machine_stands_in_the_report(measured):
+    folder = report(measured)
+    for path in folder.rglob("*"):
+        if path.suffix in (".html", ".csv", ".md", ".tex", ".svg"):
+            assert str(measured.root) not in path.read_text(), path.name
+
+
+def test_without_any_inputs_the_report_still_says_what_is_missing(layout):
+    text = (report(layout) / "index.html").read_text()
+    assert "no metrics in reports/metrics/mini/body_mesh for croco_body yet" in text
+    assert "no such pairs manifest" in text
+    assert "No pre-training has left a loss history" in text
+
+
+def test_a_failed_report_leaves_the_old_one_whole(measured, write_metrics, capsys):
+    folder = report(measured)
+    before = (folder / "index.html").read_bytes()
+    write_metrics("random", 1, 1.0, scale="gpu")
+    assert main(["--params", PARAMS, "--root", str(measured.root)]) == 1
+    assert "random-1.json: key scale is 'gpu'" in capsys.readouterr().err
+    assert (folder / "index.html").read_bytes() == before
+    assert sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(".")) == []
+
+
+def test_reports_of_other_scales_stay(measured):
+    other = measured.report / "gpu" / "index.html"
+    other.parent.mkdir(parents=True)
+    other.write_text("another scale")
+    report(measured)
+    assert other.read_text() == "another scale"
+
+
+@pytest.fixture
+def with_pairs(measured):
+    """Twelve crops whose person is the lower half, and pairs of both kinds between them."""
+    ids = [frame_id("aist", "train", "s", "c", number, "p") for number in range(12)]
+    silhouette = np.zeros((80, 80), bool)
+    silhouette[40:] = True
+    crops = [
+        Crop(frame_id=id, jpeg=encode_jpeg(np.full((80, 80, 3), 20 * number, np.uint8)), square=Square(40, 40, 80),
+             silhouette=pack(silhouette), silhouette_source="pgn")
+        for number, id in enumerate(ids)
+    ]  # fmt: skip
+    write_crops(measured.crops("body", "aist"), crops, 80)
+    mask = pack(patch_mask(silhouette[8:72, 8:72], 8))
+    rows = [
+        {"pair_id": f"{row:016x}", "kind": kind, "dataset": "aist",
+         "target_frame_id": ids[row], "reference_frame_id": ids[row + 1], "target_crop": row, "reference_crop": row + 1,
+         "target_patch_mask": mask, "reference_patch_mask": mask, "num_patches": 64,
+         "dt_seconds": 0.5 if kind == "pose" else None, "baseline_degrees": 42.0 if kind == "view" else None}
+        for row, kind in enumerate(["pose"] * 6 + ["view"] * 5)
+    ]  # fmt: skip
+    write_pairs(rows, measured.pairs("body", "aist"))
+    folder = measured.pictures("pretrain", "croco_body")
+    folder.mkdir(parents=True)
+    for number in range(2):
+        cv2.imwrite(str(folder / f"completion_{number:02d}.png"), np.zeros((128, 256, 3), np.uint8))
+    (folder / "captions.json").write_text('{"completion_00.png": "pair 4a1e"}')
+    for init in ("random", "croco_body"):
+        folder = measured.pictures("body_mesh", f"{init}-0")
+        folder.mkdir(parents=True)
+        for name in ("f1", "f2"):
+            cv2.imwrite(str(folder / f"{name}.png"), np.zeros((24, 72, 3), np.uint8))
+        (folder / "captions.json").write_text('{"f1.png": "frame 1"}')
+    return measured
+
+
+def test_pairs_silhouettes_and_completions_are_shown_with_what_is_known_about_them(with_pairs):
+    folder = report(with_pairs)
+    text = (folder / "index.html").read_text()
+    for shown in (
+        "cross-pose: +0.50 s apart",
+        "cross-view: 42° apart",
+        "aist: from pgn, 50% of the crop",
+        "croco_body: pair 4a1e",
+    ):
+        assert shown in text
+    assert len(list((folder / "figures").glob("completions-*.jpg"))) == 2
+
+
+def test_one_test_image_from_every_initialisation_stands_together(with_pairs):
+    text = (report(with_pairs) / "index.html").read_text()
+    captions = re.findall(r"<figcaption>(from [^<]*)</figcaption>", text)
+    assert captions == [
+        *("from random, seed 0: f2", "from croco_body, seed 0: f2"),
+        *("from random, seed 0: frame 1", "from croco_body, seed 0: frame 1"),
+    ]
+    assert "from mae_body, seed 0: no pictures in data/mini/pictures/body_mesh/mae_body-0 yet" in text
+
+
+def test_every_dataset_is_counted_with_what_was_left_out(with_pairs):
+    record = {"file": "a.pkl", "reason": "no camera", "records": 30}
+    listed = with_pairs.records("3dpw").with_name("3dpw.quarantine.json")
+    listed.parent.mkdir(parents=True)
+    listed.write_text(json.dumps({"count": 2, "records": 60, "entries": [record, record]}))
+    counts = {item.name: item for item in data_counts.count(with_pairs, load(PARAMS))}
+    assert list(counts) == list(load(PARAMS).datasets)
+    assert (counts["aist"].crops, counts["aist"].pairs) == (12, {"view": 5, "pose": 6})
+    assert (counts["3dpw"].left_out, counts["3dpw"].reasons) == (60, ("60: no camera",))
+    assert (counts["humbi"].records, counts["humbi"].source) == (None, "missing")
+
+
+def test_the_patch_grid_marks_the_person_and_darkens_the_rest(with_pairs):
+    folder = report(with_pairs)
+    picture = cv2.imread(str(folder / "figures" / "pairs-03.jpg"))[..., ::-1].astype(int)
+    target, reference = picture[:, :240], picture[:, -240:]
+    assert abs(int(reference[20, 120, 0]) - int(reference[220, 120, 0])) <= 3  # the reference stays as it is
+    assert target[15, 105, 0] < 0.7 * target[225, 105, 0]  # patch centres: background above, person below
+    assert target[120:, :, 0].max() > 200 > target[:110, :, 0].max()  # orange lines only on the person

@@ -1,0 +1,114 @@
+"""Filled tables and judged claims: nothing of the paper is dropped, and verdicts follow the numbers."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from pipeline.reporting import claims, metric_table, paper, table_files, tables
+from pipeline.reporting.intervals import Verdict
+
+
+@pytest.fixture
+def fill(layout, params):
+    reference = paper.load(layout.root / "reports")
+    return lambda: tables.build(reference, metric_table.read(layout), params, layout)
+
+
+@pytest.fixture
+def judge(layout, fill):
+    reference = paper.load(layout.root / "reports")
+    return lambda: {outcome.id: outcome for outcome in claims.judge(reference.claims, fill())}
+
+
+def test_without_any_metrics_every_cell_says_why_it_is_empty(fill):
+    cells = [cell for filled in fill().values() for cell in filled.cells.values()]
+    assert len(cells) == 162
+    assert all(cell.ours is None and cell.missing for cell in cells)
+
+
+def test_the_mean_of_the_seeds_stands_beside_the_paper(measured, fill):
+    cell = fill()["fig3a"].cells["croco_human", "body_pa_mpjpe"]
+    assert (cell.paper, cell.ours.mean, cell.ours.num) == (57.4, 104.0, 3)
+    assert table_files.ours_text(cell) == "104.0 ± 3.7 (3 seeds)"
+    assert [file.path.name for file in cell.files] == [f"croco_body-{seed}.json" for seed in range(3)]
+
+
+def test_seeds_that_params_do_not_ask_for_stay_out(measured, write_metrics, fill):
+    write_metrics("croco_body", 7, 900.0)
+    assert fill()["fig3a"].cells["croco_human", "body_pa_mpjpe"].by_seed.keys() == {0, 1, 2}
+
+
+def test_missing_seeds_are_said(layout, write_metrics, fill):
+    write_metrics("random", 1, 140.0)
+    assert table_files.ours_text(fill()["fig3a"].cells["random", "body_pa_mpjpe"]) == "140.0 (1 of 3 seeds)"
+
+
+def test_an_ablation_that_was_not_run_names_its_command(measured, fill):
+    cell = fill()["t1d"].cells["mask_uniform", "body_mpvpe"]
+    assert (
+        cell.missing
+        == "no metrics in reports/metrics/mini/body_mesh for croco_body_uniform yet; `make tables` measures it"
+    )
+
+
+def test_a_row_is_filled_only_by_a_run_with_the_parameters_it_claims(params):
+    row = paper.OurRow(runs=("croco_body",), where={"masking": "uniform"}, without="none has it")
+    assert tables.find_run(row, params) == (None, "none has it")
+    assert tables.find_run(row.model_copy(update={"where": {"masking": "human"}}), params) == ("croco_body", None)
+
+
+def test_a_unit_that_is_not_the_papers_is_refused(layout, write_metrics, fill):
+    values = {"pa_mpjpe": {"value": 0.1, "unit": "m", "n": 1}}
+    write_metrics("random", 0, 0.1, values=values)
+    with pytest.raises(ValueError, match=r"random-0\.json: values\.pa_mpjpe\.unit is 'm'"):
+        fill()
+
+
+def test_the_order_against_the_default_row_follows_our_numbers(measured, fill):
+    filled = fill()["fig3a"]
+    against = filled.against_default(filled.cells["random", "body_pa_mpjpe"])
+    assert (against.verdict, against.paired.mean) == (Verdict.HOLDS, 36.0)
+    assert filled.against_default(filled.cells["croco_human", "body_pa_mpjpe"]) is None
+
+
+def test_claims_hold_fail_and_stay_undecided_by_the_intervals(layout, write_metrics, judge):
+    for seed in range(3):
+        write_metrics("croco_body", seed, 100.0 + seed)
+        write_metrics("mae_body", seed, 90.0 + seed)  # the paper has completion ahead
+        write_metrics("croco_body_uniform", seed, 101.0 + 1.1 * seed)  # close by
+    found = judge()
+    assert found["c11"].ours is Verdict.FAILS
+    assert found["c11"].paired.mean == pytest.approx(10.0)
+    assert found["c39"].ours is Verdict.UNDECIDED
+    assert found["c39"].paired_verdict is Verdict.HOLDS
+    assert found["c03"].ours is Verdict.NOT_RUN
+    assert "hand mesh recovery is not part of this version yet" in found["c03"].reason
+
+
+def test_no_claim_is_lost_and_the_papers_own_contradictions_are_marked(layout, judge, tmp_path):
+    found = judge()
+    assert len(found) == 70 + 3 + 4
+    assert sorted(id for id, item in found.items() if item.paper is False) == ["c14", "c23", "c28", "c55"]
+    claims.write(list(found.values()), tmp_path / "claims.csv")
+    rows = list(csv.DictReader((tmp_path / "claims.csv").open()))
+    assert [row["id"] for row in rows] == list(found)
+    assert {row["ours"] for row in rows} == {"not run"}
+
+
+def test_the_three_formats_keep_every_row(measured, fill, tmp_path):
+    for filled in fill().values():
+        table_files.write(filled, tmp_path, measured.root)
+        rows = list(csv.DictReader((tmp_path / f"{filled.table.id}.csv").open()))
+        assert len(rows) == len(filled.cells)
+        assert all(row["ours"] or row["missing"] for row in rows)
+        for suffix in ("md", "tex"):
+            text = (tmp_path / f"{filled.table.id}.{suffix}").read_text()
+            assert all(
+                (table_files.latex(row.label) if suffix == "tex" else row.label) in text for row in filled.table.rows
+            )
+
+
+def test_latex_escapes_its_own_characters():
+    assert table_files.latex("50 % & a_b ± 1") == r"50 \% \& a\_b $\pm$ 1"

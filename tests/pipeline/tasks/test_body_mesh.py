@@ -1,0 +1,116 @@
+"""Fine-tuning body mesh recovery from checkpoint to metrics, and its evaluation protocol."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from models import checkpoints
+from pipeline.bodies import load as load_body
+from pipeline.layout import Layout
+from pipeline.reporting.metric_table import read_file, read_history
+from pipeline.run_spec import ParamsError
+from pipeline.tasks.body_mesh import BodyMeshNetwork, BodyMeshTask, body_mesh, build_network, evaluate
+from pipeline.tasks.body_mesh import load_body as body_of
+from pipeline.tasks.body_mesh_data import read_samples
+from pipeline.tasks.skeleton import Skeleton
+from pipeline.weights import import_weights
+from tests.pipeline.toy_bodies import write_body, write_people
+from tests.pipeline.toy_world import small_params
+
+SMALL = {
+    "body_mesh__steps": 8, "body_mesh__warmup_steps": 2, "body_mesh__batch": 8, "body_mesh__checkpoint_every": 3,
+    "body_mesh__max_train": 20, "body_mesh__max_test": 12, "body_mesh__precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout("test", tmp_path_factory.mktemp("project"))
+    layout.bodies.mkdir(parents=True)
+    write_body(layout.smpl)
+    write_people(layout, "coco_part_eft", "body_mesh", "train", 20, seed=0)
+    write_people(layout, "3dpw", "body", "test", 16, seed=1)
+    params, _ = small_params(layout.root)
+    for name in ("random", "random_mae"):
+        import_weights(name, layout, params.import_weights[name])
+    return layout
+
+
+@pytest.mark.parametrize("init", ["random", "random_mae"])
+def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, init: str) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    body_mesh(init, 3, params, layout)
+    metrics = read_file(layout.metrics("body_mesh", f"{init}-3"), "test")
+    assert metrics.init == init
+    assert metrics.seed == 3
+    assert set(metrics.values) == {"mpjpe", "pa_mpjpe", "mpvpe", "pa_mpvpe"}
+    assert all(value.unit == "mm" and value.n == 12 and value.value > 0 for value in metrics.values.values())
+    assert metrics.checkpoint is not None
+    assert metrics.checkpoint.sha256 == checkpoints.fingerprint(layout.task_checkpoint("body_mesh", init, 3))
+    assert len(read_history(layout.history("body_mesh", f"{init}-3"))) == 8
+    pictures = layout.pictures("body_mesh", f"{init}-3")
+    assert len(list(pictures.glob("*.png"))) == len(json.loads((pictures / "captions.json").read_text())) == 8
+
+
+def test_runs_of_one_seed_share_head_and_batches_whatever_the_encoder(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    spec, skeleton = params.body_mesh, Skeleton(load_body(layout.smpl))
+    samples = read_samples(
+        layout.records("coco_part_eft"), layout.crops("body_mesh", "coco_part_eft"), "train", 20, skeleton
+    )
+    networks = [build_network(layout.checkpoint(name), samples.bodies, spec, 5) for name in ("random", "random_mae")]
+    first, second = (network.head.state_dict() for network in networks)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    tasks = [BodyMeshTask(network, samples, skeleton, spec, 5, torch.device("cpu")) for network in networks]
+    batches = [[task.batch(step) for step in range(5)] for task in tasks]
+    assert [batch.ids for batch in batches[0]] == [batch.ids for batch in batches[1]]
+    assert torch.equal(batches[0][2].view.angle, batches[1][2].view.angle)
+    other = BodyMeshTask(networks[0], samples, skeleton, spec, 6, torch.device("cpu"))
+    assert other.batch(0).ids != batches[0][0].ids
+    # 40 places of 20 samples: everyone twice.
+    seen = [name for batch in batches[0] for name in batch.ids]
+    assert sorted(seen) == sorted(2 * samples.frame_ids)
+
+
+class Oracle(BodyMeshNetwork):
+    """Answers with the true parameters, whatever it sees."""
+
+    def __init__(self, rotations: torch.Tensor, betas: torch.Tensor) -> None:
+        torch.nn.Module.__init__(self)
+        self.rotations, self.betas, self.position = rotations, betas, 0
+
+    def forward(self, images: torch.Tensor):  # type: ignore[override]
+        from models.heads.iterative_regressor import BodyParameters
+
+        here = slice(self.position, self.position + len(images))
+        self.position += len(images)
+        camera = torch.tensor([[0.9, 0.0, 0.0]]).expand(len(images), -1)
+        return BodyParameters(self.rotations[here], self.betas[here], camera, self.rotations[here, :, :, :2].flatten(2))
+
+
+def test_the_truth_has_no_error_and_a_turned_truth_only_an_unaligned_one(layout: Layout) -> None:
+    body = load_body(layout.smpl)
+    samples = read_samples(layout.records("3dpw"), layout.crops("body", "3dpw"), "test", 16, Skeleton(body))
+    bodies = samples.bodies
+    values = evaluate(Oracle(bodies.rotations, bodies.betas), samples, body, {"neutral": body}, 64)
+    assert all(value.value < 1e-2 for value in values.values())
+    turned = bodies.rotations.clone()
+    turned[:, 0] = torch.diag(torch.tensor([-1.0, 1.0, -1.0])) @ turned[:, 0]
+    values = evaluate(Oracle(turned, bodies.betas), samples, body, {"neutral": body}, 64)
+    assert values["pa_mpjpe"].value < 1e-2
+    assert values["mpjpe"].value > 100
+
+
+def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(layout: Layout) -> None:
+    real = layout.raw("3dpw")
+    real.mkdir(parents=True)
+    (real / "imageFiles").mkdir()
+    try:
+        with pytest.raises(ParamsError, match=r"official female SMPL body.*SMPL_FEMALE\.pkl"):
+            body_of(layout, "3dpw", "female")
+    finally:
+        (real / "imageFiles").rmdir()
+        real.rmdir()

@@ -1,0 +1,51 @@
+"""What the doctor says of folders that are empty, half filled or wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import doctor, run_spec
+from pipeline.layout import PROJECT, Layout
+from pipeline.reporting import paper
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> dict[str, doctor.Diagnosis]:
+    params = run_spec.load(PROJECT / "params.yaml")
+    layout = replace(Layout(params.scale), root=tmp_path)
+    (layout.raw("3dpw")).mkdir(parents=True)
+    (layout.raw("3dpw") / "notes.txt").write_text("nothing of 3DPW")
+    (layout.raw("humbi")).mkdir(parents=True)
+    (layout.raw("humbi") / "SOURCE.md").write_text("how to get it")
+    return {item.name: item for item in doctor.diagnose(params, layout, paper.load(PROJECT / "reports"))}
+
+
+def test_a_folder_with_its_source_note_alone_is_stood_in_for(found: dict[str, doctor.Diagnosis]) -> None:
+    assert found["humbi"].state == "stand-in"
+    assert found["humbi"].folder == "data/raw/humbi"
+    assert found["humbi"].homepage.startswith("https://")
+
+
+def test_a_folder_with_something_else_has_the_wrong_layout_and_is_told_what_is_missing(
+    found: dict[str, doctor.Diagnosis],
+) -> None:
+    assert found["3dpw"].state == "wrong layout"
+    assert any("sequenceFiles" in problem for problem in found["3dpw"].problems)
+
+
+def test_cells_rest_on_what_their_run_was_trained_and_tested_with(found: dict[str, doctor.Diagnosis]) -> None:
+    cells = {name: dict(cell.split(": ") for cell in item.cells) for name, item in found.items()}
+    # Three rows (random, MAE-Body, CroCo-Body) of two errors; only two rows were pre-trained on anything.
+    assert cells["3dpw"]["Figure 3(a)"] == cells["coco_part_eft"]["Figure 3(a)"] == "6 cells"
+    assert cells["humbi"]["Figure 3(a)"] == "4 cells"
+
+
+def test_the_machine_of_these_tests_can_render() -> None:
+    checks = {
+        check.name: check for check in doctor.check_machine(run_spec.load(PROJECT / "params.yaml"), Layout("mini"))
+    }
+    assert checks["off-screen rendering (EGL)"].ok, checks["off-screen rendering (EGL)"].found
+    assert checks["Python 3.11 to 3.13"].ok

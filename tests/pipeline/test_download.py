@@ -1,0 +1,103 @@
+"""Downloads against a real HTTP server on the loopback address."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets import SourceFile
+from pipeline.download import DownloadError, fetch, unpack
+
+CONTENT = bytes(range(256)) * 5000
+
+
+class Host(BaseHTTPRequestHandler):
+    """Gives CONTENT, from where a Range header asks; `/broken` promises more than it gives."""
+
+    def do_GET(self) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        self.server.starts.append(start)  # type: ignore[attr-defined]
+        body = CONTENT[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/broken" else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    server.starts = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def source(host: ThreadingHTTPServer, path: str = "whole", megabytes: int | None = None) -> SourceFile:
+    return SourceFile(name="a.bin", url=f"http://127.0.0.1:{host.server_port}/{path}", megabytes=megabytes)
+
+
+def test_a_broken_download_goes_on_where_it_stopped(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"a.bin: .* try again"):
+        fetch(source(host, "broken"), tmp_path / "coco")
+    assert not (tmp_path / "coco" / "a.bin").exists()
+    seen: list[tuple[int, int]] = []
+    target = fetch(source(host), tmp_path / "coco", lambda done, total: seen.append((done, total)))
+    assert target.read_bytes() == CONTENT
+    assert host.starts == [0, len(CONTENT) // 2]  # type: ignore[attr-defined]
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    fetch(source(host), tmp_path / "coco")
+    assert len(host.starts) == 2, "a file that is there is not fetched again"  # type: ignore[attr-defined]
+
+
+def test_an_unfinished_download_is_not_taken_for_real_data(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError):
+        fetch(source(host, "broken"), tmp_path / "coco")
+    assert list((tmp_path / "coco").iterdir()) == []
+
+
+def test_a_page_in_place_of_the_file_is_refused(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="gave 1 MB, expected about 500 MB"):
+        fetch(source(host, megabytes=500), tmp_path)
+
+
+def test_a_file_behind_a_form_says_where_to_read_on(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"only its owner hands it out; see .*SOURCE.md"):
+        fetch(SourceFile(name="a.bin"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_is_unpacked_beside_what_is_there(kind: str, tmp_path: Path) -> None:
+    archive, folder = tmp_path / f"a.{kind}", tmp_path / "coco"
+    folder.mkdir()
+    (folder / "SOURCE.md").write_text("here before")
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as out:
+            out.writestr("train2017/1.jpg", b"jpeg")
+    else:
+        with tarfile.open(archive, "w") as out:
+            entry = tarfile.TarInfo("train2017/1.jpg")
+            entry.size = 4
+            out.addfile(entry, io.BytesIO(b"jpeg"))
+    unpack(archive, folder)
+    assert sorted(path.name for path in folder.rglob("*")) == ["1.jpg", "SOURCE.md", "train2017"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", "coco"]
+
+
+def test_an_archive_can_not_write_outside_its_folder(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as out:
+        out.addfile(tarfile.TarInfo("../evil"))
+    with pytest.raises(DownloadError, match="damaged"):
+        unpack(archive, tmp_path / "coco")
+    assert not (tmp_path / "evil").exists()

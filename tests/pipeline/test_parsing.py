@@ -1,0 +1,202 @@
+"""Parsing: every record gets its own crop or a place in the quarantine list, however often it is stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import pipeline.parsing
+from pipeline.crops import CropStore
+from pipeline.manifests import read_records, write_records
+from pipeline.parsing import Cutting, parse, plan_shards, quarantine_path
+from pipeline.records import FrameRecord
+
+SIZE = 32
+
+
+def record(image: str, index: int, **changes: object) -> FrameRecord:
+    values: dict[str, object] = {
+        "dataset": "d", "split": "train", "sequence": "s", "subject": "0", "camera": "c",
+        "frame_index": index, "image": image, "width": 64, "height": 48, "box": (8.0, 8.0, 30.0, 32.0),
+    }  # fmt: skip
+    return FrameRecord(**(values | changes))
+
+
+def grey_of(index: int) -> int:
+    return 20 + 4 * index
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Six stills and a video of twenty frames; the brightness of each tells its number."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for index in range(6):
+        Image.fromarray(np.full((48, 64, 3), grey_of(index), np.uint8)).save(root / f"{index}.png")
+    writer = cv2.VideoWriter(str(root / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for index in range(20):
+        writer.write(np.full((48, 64, 3), grey_of(index), np.uint8))
+    writer.release()
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:38, 15:30] = 255
+    Image.fromarray(mask).save(root / "mask.png")
+    return root
+
+
+def records_of_all() -> list[FrameRecord]:
+    stills = [record(f"{i}.png", i, camera="still") for i in range(6)]
+    video = [
+        record("v.avi", i, camera="video", video_frame=i, subject=str(person), box=(8.0 + 4 * person, 8, 24, 30))
+        for i in range(20)
+        for person in range(2)
+    ]
+    return stills + video
+
+
+def table_of(records: Sequence[FrameRecord], folder: Path) -> pa.Table:
+    write_records(records, folder / "records.parquet")
+    return read_records(folder / "records.parquet")
+
+
+class BrightIsPerson:
+    fingerprint = "bright"
+    calls = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        BrightIsPerson.calls += 1
+        return (images.mean(axis=3) > 10).astype(np.uint8) * 3
+
+
+def test_every_record_gets_the_crop_of_its_own_frame(world: Path, tmp_path: Path) -> None:
+    table = table_of(records_of_all(), tmp_path)
+    cutting = Cutting(world, SIZE, 1.0, "none")
+    summary = parse(table, tmp_path / "out/d.arrow", tmp_path / "scratch", cutting, shard_records=7)
+    store = CropStore(tmp_path / "out/d.arrow")
+    assert (summary.records, summary.crops, summary.silhouettes, summary.quarantined) == (46, 46, 0, 0)
+    assert [store.frame_id(row) for row in range(46)] == table["frame_id"].to_pylist()
+    for row, index in enumerate(table["frame_index"].to_pylist()):
+        assert abs(int(np.median(store.image(row))) - grey_of(index)) <= 2
+        assert store.silhouette(row) is None
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_each_file_is_opened_once_however_many_persons_it_shows(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = pipeline.parsing.stream_video
+
+    def spy(path: Path, indices: list[int]) -> object:
+        asked.extend(indices)
+        return real(path, indices)
+
+    monkeypatch.setattr(pipeline.parsing, "stream_video", spy)
+    table = table_of(records_of_all(), tmp_path)
+    parse(table, tmp_path / "d.arrow", tmp_path / "scratch", Cutting(world, SIZE, 1.0, "none"), shard_records=8)
+    assert sorted(asked) == list(range(20))
+
+
+@pytest.mark.parametrize("shard_records", [1, 7, 1000])
+def test_shards_hold_every_row_once_and_never_split_a_frame(tmp_path: Path, shard_records: int) -> None:
+    table = table_of(records_of_all(), tmp_path)
+    shards = plan_shards(table, shard_records)
+    assert sorted(np.concatenate(shards)) == list(range(46))
+    frames = [{(table["image"][int(r)].as_py(), table["video_frame"][int(r)].as_py()) for r in rows} for rows in shards]
+    assert sum(map(len, frames)) == len(set().union(*frames))
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(records_of_all(), tmp_path)
+    cutting = Cutting(world, SIZE, 1.2, "pgn", BrightIsPerson())
+    parse(table, tmp_path / "whole.arrow", tmp_path / "s1", cutting, shard_records=10)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        parse(table, tmp_path / "resumed.arrow", tmp_path / "s2", cutting, shard_records=10, progress=stop)
+    assert not (tmp_path / "resumed.arrow").exists()
+    before = BrightIsPerson.calls
+    summary = parse(table, tmp_path / "resumed.arrow", tmp_path / "s2", cutting, shard_records=10)
+    assert BrightIsPerson.calls - before == len(plan_shards(table, 10)) - 2
+    assert summary.silhouettes == 46
+    assert (tmp_path / "resumed.arrow").read_bytes() == (tmp_path / "whole.arrow").read_bytes()
+
+
+def test_other_sizes_never_go_on_from_old_shards(world: Path, tmp_path: Path) -> None:
+    table = table_of(records_of_all(), tmp_path)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        parse(table, tmp_path / "d.arrow", tmp_path / "s", Cutting(world, SIZE, 1.0, "none"), progress=stop)
+    parse(table, tmp_path / "d.arrow", tmp_path / "s", Cutting(world, 2 * SIZE, 1.0, "none"))
+    assert CropStore(tmp_path / "d.arrow").image(0).shape == (64, 64, 3)
+
+
+def test_masks_of_the_dataset_are_cut_with_the_same_square(world: Path, tmp_path: Path) -> None:
+    records = [record("0.png", 0, silhouette="mask.png"), record("1.png", 1), record("2.png", 2, silhouette="gone.png")]
+    table = table_of(records, tmp_path)
+    cutting = Cutting(world, 32, 1.0, "dataset")
+    summary = parse(table, tmp_path / "d.arrow", tmp_path / "scratch", cutting)
+    store = CropStore(tmp_path / "d.arrow")
+    assert (summary.crops, summary.silhouettes) == (3, 1)
+    silhouette = store.silhouette(0)
+    # Box (8, 8, 30, 32) gives the square from (7, 8) to (39, 40), one pixel of the image each.
+    assert silhouette is not None and silhouette[2:30, 8:23].all() and silhouette.sum() == 28 * 15
+    assert store.silhouette_source(0) == "dataset"
+    assert store.silhouette(1) is None and store.silhouette(2) is None
+    listed = json.loads(quarantine_path(tmp_path / "d.arrow").read_text())
+    assert listed["records"] == 0
+    assert listed["entries"][0]["file"] == "gone.png" and "no such image" in listed["entries"][0]["reason"]
+
+
+def test_what_can_not_be_read_is_listed_and_counted(world: Path, tmp_path: Path) -> None:
+    whole = (world / "v.avi").read_bytes()
+    (world / "cut.avi").write_bytes(whole[: len(whole) * 3 // 4])
+    png = (world / "0.png").read_bytes()
+    (world / "cut.png").write_bytes(png[: len(png) // 2])
+    records = [
+        record("1.png", 1),
+        record("cut.png", 2, camera="a"),
+        record("gone.png", 3, camera="b"),
+        record("3.png", 4, camera="e", width=640, height=480),
+        *(record("cut.avi", i, camera="f", video_frame=i) for i in range(20)),
+    ]
+    table = table_of(records, tmp_path)
+    summary = parse(table, tmp_path / "d.arrow", tmp_path / "scratch", Cutting(world, SIZE, 1.0, "none"))
+    listed = json.loads(quarantine_path(tmp_path / "d.arrow").read_text())
+    assert summary.records == 24 and summary.crops + summary.quarantined == 24
+    assert listed["records"] == summary.quarantined
+    reasons = {entry["file"]: entry["reason"] for entry in listed["entries"]}
+    assert set(reasons) == {"cut.png", "gone.png", "3.png", "cut.avi"}
+    assert "the image is 64x48, its record says 640x480" in reasons["3.png"]
+    assert "frames do not decode, the first is" in reasons["cut.avi"]
+    assert str(tmp_path) not in json.dumps(listed)
+    store = CropStore(tmp_path / "d.arrow")
+    assert 5 < len(store) - 1 < 20
+    assert store.frame_id(0) == records[0].frame_id
+
+
+def test_a_wrong_folder_is_an_error_that_says_so(world: Path, tmp_path: Path) -> None:
+    table = table_of([record("0.png", 0)], tmp_path)
+    shutil.rmtree(world)
+    with pytest.raises(ValueError, match=r"none of 1 records gave a crop: 1x no such image"):
+        parse(table, tmp_path / "d.arrow", tmp_path / "scratch", Cutting(world, SIZE, 1.0, "none"))
+
+
+def test_silhouettes_from_a_parser_need_a_parser(world: Path) -> None:
+    with pytest.raises(ValueError, match="none is given"):
+        Cutting(world, SIZE, 1.0, "pgn")

@@ -1,0 +1,51 @@
+"""Random and published initial weights arrive as the same kind of checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import catalog, checkpoints
+from pipeline.layout import Layout
+from pipeline.run_spec import Initial, ParamsError
+from pipeline.weights import import_weights
+
+MINI = "croco_mini_patch8_64"
+
+
+def initial(**changes) -> Initial:
+    return Initial(**({"method": "croco", "source": "random", "network": MINI, "seed": 3} | changes))
+
+
+def test_random_weights_depend_on_the_seed_alone(tmp_path):
+    layout = Layout("test", tmp_path)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        import_weights(name, layout, initial(seed=seed))
+    files = [(layout.checkpoint(name) / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+
+
+def test_a_published_file_becomes_a_checkpoint_with_its_hash(tmp_path):
+    layout = Layout("test", tmp_path)
+    published = catalog.create(MINI, seed=11)
+    folder = layout.raw("weights")
+    folder.mkdir(parents=True)
+    torch.save({"model": published.state_dict(), "croco_kwargs": published.config, "epoch": 7}, folder / "CroCo.pth")
+    import_weights("croco", layout, initial(source="CroCo.pth"))
+    loaded = checkpoints.load_croco(layout.checkpoint("croco"))
+    pairs = zip(published.state_dict().values(), loaded.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    provenance = (layout.checkpoint("croco") / "provenance.json").read_text()
+    assert checkpoints.sha256_of(folder / "CroCo.pth") in provenance
+
+
+def test_an_absent_or_different_file_is_named(tmp_path):
+    layout = Layout("test", tmp_path)
+    with pytest.raises(ParamsError, match=r"import_weights.croco: .*CroCo.pth is not there. .*SOURCE.md"):
+        import_weights("croco", layout, initial(source="CroCo.pth"))
+    folder = layout.raw("weights")
+    folder.mkdir(parents=True)
+    published = catalog.create(MINI)
+    torch.save({"model": published.state_dict(), "croco_kwargs": published.config}, folder / "CroCo.pth")
+    with pytest.raises(ParamsError, match=r"CroCo.pth is not croco_small_patch16_224; img_size is 64, expected 224"):
+        import_weights("croco", layout, initial(source="CroCo.pth", network="croco_small_patch16_224"))

@@ -1,0 +1,89 @@
+"""A tiny pool of pairs for tests: people are coloured ellipses, recognisable in every picture of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import run_spec
+from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.layout import PROJECT, Layout
+from pipeline.manifests import write_pairs
+from pipeline.run_spec import Params
+from pipeline.silhouettes import pack, patch_mask
+
+STORED = 80
+FRAMES_PER_PERSON = 4
+
+
+def frame_name(number: int) -> str:
+    return f"{number:016x}"
+
+
+def picture(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(80, 80, 3) image and (80, 80) silhouette: colour tells the person, place tells the frame."""
+    rng = np.random.default_rng([person, frame])
+    y, x = np.mgrid[:STORED, :STORED]
+    cx, cy = rng.uniform(30, 50, 2)
+    silhouette = ((x - cx) / 14) ** 2 + ((y - cy) / 26) ** 2 < 1
+    image = rng.integers(0, 60, (STORED, STORED, 3)) + rng.integers(0, 90)
+    colours = np.random.default_rng(person).integers(60, 255, (2, 3))
+    stripes = np.where(((y - cy) // 8 % 2 == 0)[..., None], colours[0], colours[1])
+    return np.where(silhouette[..., None], stripes, image).astype(np.uint8), silhouette
+
+
+def write_pool(
+    layout: Layout, dataset: str, people: int, kinds: tuple[str, ...] = ("view",), masks: bool = True
+) -> None:
+    """Crops and pairs of one dataset: every two neighbouring frames of a person are a pair of each kind."""
+    crops, pairs = [], []
+    for person in range(people):
+        for frame in range(FRAMES_PER_PERSON):
+            image, silhouette = picture(person, frame)
+            number = person * FRAMES_PER_PERSON + frame
+            mask = {"silhouette": pack(silhouette), "silhouette_source": "dataset"} if masks else {}
+            crops.append(
+                Crop(frame_id=frame_name(number), jpeg=encode_jpeg(image), square=Square(40.0, 40.0, 80.0), **mask)
+            )
+            if frame == 0:
+                continue
+            patches = pack(patch_mask(silhouette[8:72, 8:72], 8)) if masks else None
+            for kind in kinds:
+                pairs.append(
+                    {
+                        "pair_id": f"{kind}-{dataset}-{number}",
+                        "kind": kind,
+                        "dataset": dataset,
+                        "target_frame_id": frame_name(number),
+                        "reference_frame_id": frame_name(number - 1),
+                        "target_crop": number,
+                        "reference_crop": number - 1,
+                        "target_patch_mask": patches,
+                        "reference_patch_mask": patches,
+                        "num_patches": 64,
+                        "dt_seconds": 0.5 if kind == "pose" else None,
+                        "baseline_degrees": None,
+                    }
+                )
+    write_crops(layout.crops("body", dataset), crops, STORED)
+    write_pairs(pairs, layout.pairs("body", dataset))
+
+
+def small_params(tmp: Path, **changes: object) -> tuple[Params, Path]:
+    """params.yaml of the project with a scale of its own and sections changed; and the file it was written to.
+
+    `changes` maps dotted keys, with `__` for the dot, to values.
+    """
+    content = run_spec.load(PROJECT / "params.yaml").model_dump(mode="json") | {"scale": "test"}
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        section = content
+        for name in path:
+            section = section[name]
+        section[last] = value
+    path = tmp / "params.yaml"
+    path.write_text(json.dumps(content))  # JSON is YAML
+    return run_spec.load(path), path

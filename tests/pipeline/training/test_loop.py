@@ -1,0 +1,152 @@
+"""A run can be killed, stopped, damaged or starved of disk at any moment and still ends with the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.layout import PROJECT
+from pipeline.training.checkpoint import TrainingError, load_state, save_state
+from tests.pipeline.training.toy_runs import run_loop
+
+STEPS = 40
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.pipeline.training.toy_runs", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def states(scratch: Path) -> list[Path]:
+    return sorted(scratch.glob("step-*.pt"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return run_loop(tmp_path_factory.mktemp("undisturbed"), STEPS).state_dict()
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_killed_run_ends_with_the_very_weights_and_history_of_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, 0.05)
+    wait_for(lambda: len(states(tmp_path / "run")) >= 2)
+    time.sleep(0.12)  # somewhere between two states
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "never").exists()
+    module = run_loop(tmp_path / "run", STEPS)
+    assert equal(module.state_dict(), undisturbed)
+    run_loop(tmp_path / "other", STEPS)
+    assert (tmp_path / "run/history.jsonl").read_bytes() == (tmp_path / "other/history.jsonl").read_bytes()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], number: signal.Signals
+) -> None:
+    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, 0.05)
+    wait_for(lambda: states(tmp_path / "run"))
+    time.sleep(0.12)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "the same command goes on from there" in errors
+    assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path, STEPS, bad_step=23)
+    older, newest = states(tmp_path)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with caplog.at_level("INFO"):
+        module = run_loop(tmp_path, STEPS)
+    assert newest.name in caplog.text
+    assert "damaged" in caplog.text
+    assert "going on from step 15" in caplog.text
+    assert older.name.startswith("step-000000015")
+    assert equal(module.state_dict(), undisturbed)
+
+
+def test_states_that_are_all_damaged_mean_a_fresh_start(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path, STEPS, bad_step=23)
+    for path in states(tmp_path):
+        path.write_bytes(path.read_bytes()[:100])
+    assert equal(run_loop(tmp_path, STEPS).state_dict(), undisturbed)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_lists_its_samples(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss of step 7 is nan.*not-finite-7\.json"):
+        run_loop(tmp_path, STEPS, bad_step=7)
+    content = json.loads((tmp_path / "not-finite-7.json").read_text())
+    assert content["ids"][0] == "sample-7-0"
+    assert len(content["ids"]) == 16
+
+
+def test_a_full_disk_keeps_the_state_before_and_says_what_to_do(tmp_path: Path) -> None:
+    save_state(tmp_path, 5, {"x": torch.zeros(4)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as if 100 kB were left
+    try:
+        with pytest.raises(TrainingError, match=r"can not save the state after step 10.*goes on from step 5"):
+            save_state(tmp_path, 10, {"x": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = load_state(tmp_path)
+    assert found is not None
+    assert found[0] == 5
+    assert [path.name for path in tmp_path.iterdir()] == [states(tmp_path)[0].name]
+
+
+def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 12):
+        save_state(tmp_path, step, {"step": step})
+    assert [path.name[:14] for path in states(tmp_path)] == ["step-000000003", "step-000000012"]
+
+
+def test_a_stage_dies_with_the_command_that_started_it(tmp_path: Path) -> None:
+    process = start("parent", tmp_path / "ready")
+    wait_for(lambda: (tmp_path / "ready").exists())
+    (child,) = _children(process.pid)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or _state(child) == "Z", seconds=10)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

@@ -1,0 +1,122 @@
+"""What holds the rooms together: import directions, parameters of every scale, one graph for all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.parameters import params_files
+from pipeline import datasets, run_spec
+from pipeline.layout import Layout
+from pipeline.run_spec import BodyMesh
+
+PROJECT = Path(__file__).resolve().parents[1]
+SCALES = [PROJECT / name for name in params_files()]
+
+
+def stages(file: str = "dvc.yaml") -> dict[str, Any]:
+    return yaml.safe_load((PROJECT / file).read_text())["stages"]
+
+
+def test_imports_go_from_flows_to_pipeline_to_models_and_never_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports_command as run; run()"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "3 kept, 0 broken" in done.stdout, done.stdout + done.stderr
+
+
+def test_there_are_three_scales() -> None:
+    assert [run_spec.load(path).scale for path in SCALES] == ["mini", "gpu", "paper"]
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_a_params_file_knows_where_it_lies(path: Path) -> None:
+    params = run_spec.load(path)
+    assert (path.parent / params.root).resolve() == PROJECT
+    assert PROJECT / params.params_file == path
+    assert PROJECT / params.report_folder == Layout(params.scale).report
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_every_dataset_of_a_scale_has_a_module_and_a_folder_for_real_data(path: Path) -> None:
+    params = run_spec.load(path)
+    assert set(params.datasets) == set(datasets.names())
+    for name in params.datasets:
+        assert (Layout(params.scale).raw(name) / "SOURCE.md").is_file(), f"data/raw/{name}/SOURCE.md is missing"
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_every_stand_in_has_sizes_that_its_dataset_understands(path: Path) -> None:
+    for name, section in run_spec.load(path).datasets.items():
+        if section.standin:
+            assert datasets.get(name).shards(datasets.get(name).sizes(dict(section.standin)))
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_crops_inputs_and_patches_of_a_scale_fit_each_other(path: Path) -> None:
+    params = run_spec.load(path)
+    assert params.pairs.input_size <= params.crops.size
+    assert params.pairs.input_size % params.pairs.patch == 0
+    assert params.body_mesh.input_size == params.pairs.input_size
+
+
+@pytest.mark.parametrize("path", SCALES[1:], ids=lambda path: path.parent.name)
+def test_a_scale_reads_the_same_graph_through_links(path: Path) -> None:
+    for link, target in (("dvc.yaml", "dvc.yaml"), ("tables/dvc.yaml", "tables/dvc.yaml")):
+        assert (path.parent / link).is_symlink()
+        assert (path.parent / link).resolve() == PROJECT / target
+
+
+def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
+    params = run_spec.load(SCALES[0])
+    people = {name: section.pool for name, section in params.datasets.items() if section.pool != "backgrounds"}
+    assert stages()["parse"]["foreach"] == people
+    assert stages()["pair"]["foreach"] == [name for name, section in params.datasets.items() if section.pairs]
+    for stage in ("standin", "index"):
+        modules = stages()[stage]["foreach"]
+        assert set(modules) == set(people)
+        for name, module in modules.items():
+            assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"), [("dvc.yaml", "finetune_body_mesh"), ("tables/dvc.yaml", "finetune_body_mesh_ablation")]
+)
+def test_fine_tuning_depends_on_every_parameter_but_the_lists_of_what_to_run(file: str, stage: str) -> None:
+    (parameters,) = stages(file)[stage]["params"][0].values()
+    assert set(parameters) == {f"body_mesh.{name}" for name in BodyMesh.model_fields if name not in ("inits", "seeds")}
+
+
+def test_the_tables_graph_fine_tunes_every_ablation() -> None:
+    for path in SCALES:
+        ablations = yaml.safe_load(path.read_text())["ablations"]
+        assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["matrix"]["init"] == list(ablations)
+
+
+@pytest.mark.parametrize("file", ["dvc.yaml", "tables/dvc.yaml"])
+def test_every_code_dependency_exists_and_every_output_names_the_scale(file: str) -> None:
+    checked = 0
+    for name, stage in stages(file).items():
+        stage = stage.get("do", stage)
+        for dependency in stage["deps"]:
+            if "$" not in dependency and not dependency.startswith("data/"):
+                assert (PROJECT / dependency).exists(), f"{name} depends on {dependency}"
+                checked += 1
+        for out in [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]:
+            out = out if isinstance(out, str) else next(iter(out))
+            assert "${scale}" in out or "${report_folder}" in out, f"{name} writes {out}"
+    assert checked > 20
+
+
+def test_the_lock_pins_everything_and_names_no_place_to_get_it_from() -> None:
+    lines = [line.split(" ;")[0] for line in (PROJECT / "requirements.txt").read_text().splitlines() if line[:1] != "#"]
+    assert len(lines) > 200
+    assert all(line.count("==") == 1 and "/" not in line and not line.startswith("-") for line in lines)

@@ -31,7 +31,7 @@ HOME = Path(os.environ.get("PREFECT_HOME", PROJECT / ".prefect")).absolute()
 HOST = "127.0.0.1"
 FIRST_PORT = 4200
 NUM_PORTS = 20
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 
 
 class ServerError(RuntimeError):
@@ -93,6 +93,9 @@ def settings(port: int) -> dict[str, str]:
         # The newer page asks a host outside for its settings; this one loads from the server alone.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # SQLite refuses a transaction that has read before another one wrote (no timeout helps: it does not
+        # wait), and the page shows that as an error. Most often that other one writes events, 20 at a time.
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "1000",
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
     }
 
@@ -109,6 +112,10 @@ def _state_file() -> Path:
     return HOME / "server.json"
 
 
+def _log_file() -> Path:
+    return HOME / "server.log"
+
+
 def _process() -> psutil.Process | None:
     """The server process of the state file, if it still is that process."""
     try:
@@ -121,10 +128,19 @@ def _process() -> psutil.Process | None:
 
 
 def _running() -> str | None:
-    if _process() is None:
+    if (process := _process()) is None:
         return None
     url = json.loads(_state_file().read_text())["url"]
-    return url if _healthy(url) else None
+    return url if _listens(process, _port(url)) and _healthy(url) else None
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    """False also while another program has the port: a server of another checkout answers just as ours does."""
+    try:
+        found = process.net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(item.status == psutil.CONN_LISTEN and item.laddr.port == port for item in found)
 
 
 def _healthy(url: str) -> bool:
@@ -136,11 +152,18 @@ def _healthy(url: str) -> bool:
 
 
 def _start() -> str:
-    port = _free_port()
+    while (url := _start_at(port := _free_port())) is None:
+        if _is_free(port):
+            raise ServerError(f"the Prefect server did not start; why is in {_log_file()}")
+        # Another program took the port while the server was loading.
+    return url
+
+
+def _start_at(port: int) -> str | None:
+    """Address of a server started at a port; None when it stopped or was stopped."""
     environment = {**os.environ, **settings(port)}
-    log_file = HOME / "server.log"
     # Its own session and its own output: Ctrl-C does not stop it, and no caller waits for its pipe to close.
-    with log_file.open("ab") as log:
+    with _log_file().open("ab") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start"],
             stdin=subprocess.DEVNULL,
@@ -150,15 +173,12 @@ def _start() -> str:
             cwd=PROJECT,
             start_new_session=True,
         )
-    url = environment["PREFECT_API_URL"]
     process = psutil.Process(server.pid)
-    state = {"pid": server.pid, "started": process.create_time(), "url": url}
+    state = {"pid": server.pid, "started": process.create_time(), "url": environment["PREFECT_API_URL"]}
     aside = _state_file().with_suffix(".tmp")
     aside.write_text(json.dumps(state))
     aside.replace(_state_file())
-    if _wait(process) is None:
-        raise ServerError(f"the Prefect server did not start; why is in {log_file}")
-    return url
+    return _wait(process)
 
 
 def _wait(process: psutil.Process | None) -> str | None:
@@ -192,15 +212,17 @@ def find_port() -> int | None:
     """The port of the running server, else the first from 4200 on that nothing listens on, else None."""
     if (url := _running()) is not None:
         return _port(url)
-    for port in range(FIRST_PORT, FIRST_PORT + NUM_PORTS):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        return port
-    return None
+    return next((port for port in range(FIRST_PORT, FIRST_PORT + NUM_PORTS) if _is_free(port)), None)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def _port(url: str) -> int:

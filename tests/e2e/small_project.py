@@ -64,7 +64,7 @@ def environment(project: Path) -> dict[str, str]:
     return {**kept, "PATH": path, "PREFECT_HOME": str(project / ".prefect"), "PYTHONUNBUFFERED": "1"}
 
 
-def run(project: Path, *command: str, check: bool = True, timeout: float = 840) -> subprocess.CompletedProcess[str]:
+def run(project: Path, *command: str, check: bool = True, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
     """`python -m ...` in the project; output of both streams together."""
     done = subprocess.run(
         [sys.executable, "-m", *command],

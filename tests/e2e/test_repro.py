@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.small_project import environment, run, small_params
-from tests.flows.server_talk import ask, until
+from tests.flows.server_talk import ask, deployments, ended, serving, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def stale(project: Path) -> set[str]:
@@ -32,6 +33,12 @@ def outputs(project: Path, stage: str) -> dict[str, bytes]:
     """Bytes of every file of a checkpoint, but for the note on when and how it was made."""
     folder = project / "data/test/checkpoints" / stage
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "provenance.json"}
+
+
+def cpu_seconds() -> float:
+    """What finished children have used: unlike time on the wall, hardly more on a machine that others use too."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextmanager
@@ -56,12 +63,12 @@ def test_one_command_gives_a_report_with_a_number_in_each_cell_that_is_planned(f
 
 
 def test_the_second_run_does_nothing(finished_project: Path) -> None:
-    start = time.monotonic()
+    before = cpu_seconds()
     output = run(finished_project, "flows.reproduce").stdout
     assert "Data and pipelines are up to date." in output
     assert "Running stage" not in output
     assert "Report: reports/out/test/index.html" in output
-    assert time.monotonic() - start < 30
+    assert cpu_seconds() - before < 30
 
 
 def test_the_prefect_server_is_stopped_when_nothing_uses_it(finished_project: Path) -> None:
@@ -91,32 +98,17 @@ def test_real_data_makes_only_what_reads_it_stale(finished_project: Path) -> Non
 
 def test_the_button_of_the_ui_shows_stages_and_the_headline_table(finished_project: Path) -> None:
     log = finished_project / ".prefect" / "serve.log"
-    with log.open("w") as out:
-        serve = subprocess.Popen(
-            [sys.executable, "-m", "flows.serve"],
-            cwd=finished_project,
-            env=environment(finished_project),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        api = until(lambda: re.search(r"Prefect UI: (http://127.0.0.1:\d+)", log.read_text()), 120)[1] + "/api"
-        listed = until(lambda: ask(f"{api}/deployments/filter", {}), 120)
-        deployment = next(item for item in listed if item["name"] == "reproduce")
+    with serving(finished_project, environment(finished_project), log):
+        api = until(lambda: re.search(r"Prefect UI: (http://127.0.0.1:\d+)", log.read_text()), 300)[1] + "/api"
+        deployment = until(lambda: deployments(api).get("reproduce"), 300)
         started = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {})
-        run_now = until(
-            lambda: (now := ask(f"{api}/flow_runs/{started['id']}"))["state_type"] in ("COMPLETED", "FAILED") and now,
-            180,
-        )
+        run_now = ended(api, started["id"])
         assert run_now["state_type"] == "COMPLETED", run_now["state"]["message"]
         found = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_now["id"]]}}})
         tables = {item["key"]: json.loads(item["data"]) for item in found if item["type"] == "table"}
         assert {row["result"] for row in tables["stages"]} == {"up to date"}
         assert "report" in {row["stage"] for row in tables["stages"]}
         assert {row["row_label"] for row in tables["figure-3a"]} >= {"Random"}
-    finally:
-        serve.send_signal(signal.SIGINT)
-        serve.wait(60)
 
 
 def test_a_run_killed_in_mid_stage_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
@@ -131,15 +123,14 @@ def test_a_run_killed_in_mid_stage_goes_on_and_gives_the_same_bytes(finished_pro
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    end = time.monotonic() + 300
-    while not list(scratch.glob("pretrain-croco_body-*/*")) and time.monotonic() < end and killed.poll() is None:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    assert killed.poll() is None, "the stage ended before it could be killed"
+    end = time.monotonic() + 600
+    while not list(scratch.glob("pretrain-croco_body-*/step-*")) and time.monotonic() < end and killed.poll() is None:
+        time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
+    assert list(scratch.glob("pretrain-croco_body-*/step-*")), "the stage ended before it could be killed"
 
     output = run(finished_project, *again).stdout
-    assert re.search(r"Running stage 'pretrain@croco_body'", output)
+    assert "going on from step" in output
     assert outputs(finished_project, "croco_body") == before
     assert not list(scratch.glob("pretrain-croco_body-*"))

@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows import local_server
+from tests.flows.server_talk import ask
 
 PROJECT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def command(home: Path, action: str) -> str:
         env={**without_prefect(), "PREFECT_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -53,23 +54,47 @@ def test_two_that_start_together_share_one_server_and_its_page_knows_the_port(ho
         )
         for _ in range(2)
     ]
-    answers = {process.communicate(timeout=180)[0] for process in both}
+    answers = {process.communicate(timeout=400)[0] for process in both}
     assert len(answers) == 1
     address = answers.pop().split()[-1]
     assert address.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(f"{address}/ui-settings", timeout=10) as answer:
-        assert json.load(answer)["api_url"] == f"{address}/api"
+    assert ask(f"{address}/ui-settings")["api_url"] == f"{address}/api"
     # With a newer FastAPI than the pinned one this is refused.
-    request = urllib.request.Request(
-        f"{address}/api/deployments/filter",
-        data=json.dumps({"limit": None, "sort": None}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 200
+    assert ask(f"{address}/api/deployments/filter", {"limit": None, "sort": None}) == []
     assert command(home, "status") == f"running: {address}"
     assert command(home, "down") == "stopped"
     assert command(home, "status") == "not running"
+
+
+def test_a_server_of_another_checkout_at_the_same_port_is_not_taken_for_ours(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    command(home, "up")
+    state = json.loads((home / "server.json").read_text())
+    ours = tmp_path_factory.mktemp("ours")
+    this_process = {"pid": os.getpid(), "started": psutil.Process().create_time(), "url": state["url"]}
+    (ours / "server.json").write_text(json.dumps(this_process))
+    monkeypatch.setattr(local_server, "HOME", ours)
+    assert local_server._running() is None
+    monkeypatch.setattr(local_server, "HOME", home)
+    assert local_server._running() == state["url"]
+
+
+def test_a_port_taken_while_the_server_was_loading_is_given_up_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(local_server, "HOME", tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ports = iter([taken, local_server.find_port()])
+        monkeypatch.setattr(local_server, "_free_port", lambda: next(ports))
+        try:
+            assert local_server._port(local_server._start()) != taken
+        finally:
+            local_server.down()
 
 
 def test_a_process_id_left_from_before_a_reboot_is_left_alone(home: Path) -> None:

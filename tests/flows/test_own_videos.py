@@ -18,7 +18,7 @@ from pipeline.videos import NAME, layout_of, scans_of
 from tests.flows.server_talk import ask
 from tests.pipeline.videos.moving_figure import walk, write_video
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str, str], tmp_path: Path) -> None:

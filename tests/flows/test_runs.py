@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import urllib.error
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.flows.server_talk import ask, until
+from tests.flows import server_talk
+from tests.flows.server_talk import ask, ended, serving, until
 
 PROJECT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +30,16 @@ def api(server: dict[str, str]) -> str:
 def deployments(server: dict[str, str], api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """`python -m flows.serve` runs; its deployments by name."""
     log = tmp_path_factory.mktemp("serve") / "log"
-    with log.open("w") as out:
-        serve = subprocess.Popen(
-            [sys.executable, "-m", "flows.serve"], cwd=PROJECT, env=server, stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        until(lambda: serve.poll() is not None or len(ask(f"{api}/deployments/filter", {})) >= 10, 120)
+    with serving(PROJECT, server, log) as serve:
+        until(lambda: serve.poll() is not None or len(server_talk.deployments(api)) >= 10, 300)
         assert serve.poll() is None, log.read_text()
-        yield {item["name"]: item for item in ask(f"{api}/deployments/filter", {})}
+        yield server_talk.deployments(api)
         assert "Prefect UI: http://127.0.0.1:" in log.read_text()
-    finally:
-        serve.send_signal(signal.SIGINT)
-        serve.wait(60)
 
 
 def test_a_run_started_as_the_button_does_completes_with_its_tables(api: str, deployments: dict[str, Any]) -> None:
     started = ask(f"{api}/deployments/{deployments['doctor']['id']}/create_flow_run", {})
-    run = until(
-        lambda: (
-            (found := ask(f"{api}/flow_runs/{started['id']}"))["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
-            and found
-        ),
-        180,
-    )
+    run = ended(api, started["id"])
     assert run["state_type"] == "COMPLETED", run["state"]
     artifacts = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
     tables = {item["key"]: json.loads(item["data"]) for item in artifacts if item["type"] == "table"}
@@ -67,6 +54,17 @@ def test_the_form_offers_data_sets_and_scales_and_refuses_others(api: str, deplo
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(f"{api}/deployments/{deployments['pair']['id']}/create_flow_run", {"parameters": {"params_file": "mine"}})
     assert "params_file" in refused.value.read().decode()
+
+
+def test_runs_started_at_the_same_time_are_all_taken(api: str) -> None:
+    flow = ask(f"{api}/flows/", {"name": "asked-for"})
+    deployment = ask(f"{api}/deployments/", {"name": "nobody-runs-it", "flow_id": flow["id"]})
+    address = f"{api}/deployments/{deployment['id']}/create_flow_run"
+    with ThreadPoolExecutor(4) as people:
+        runs = list(people.map(lambda _: ask(address, {}), range(20)))
+    assert len({run["id"] for run in runs}) == 20
+    wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+    assert ask(f"{api}/flow_runs/count", wanted) == 20
 
 
 def test_reproduce_waits_for_its_turn(deployments: dict[str, Any]) -> None:
@@ -90,11 +88,13 @@ with process.command():
 
 def test_a_run_whose_process_is_killed_is_crashed_at_the_next_start(api: str, server: dict[str, str]) -> None:
     running = subprocess.Popen([sys.executable, "-c", SLEEPER], cwd=PROJECT, env=server)
-    wanted = {"flows": {"name": {"any_": ["sleeper"]}}}
-    run = until(lambda: [r for r in ask(f"{api}/flow_runs/filter", wanted) if r["state_type"] == "RUNNING"], 90)[0]
-    until(lambda: list((Path(server["PREFECT_HOME"]) / "processes").glob(f"{run['id']}.json")), 30)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    try:
+        wanted = {"flows": {"name": {"any_": ["sleeper"]}}}
+        run = until(lambda: [r for r in ask(f"{api}/flow_runs/filter", wanted) if r["state_type"] == "RUNNING"], 240)[0]
+        until(lambda: list((Path(server["PREFECT_HOME"]) / "processes").glob(f"{run['id']}.json")), 60)
+    finally:
+        running.kill()
+        running.wait()
     assert ask(f"{api}/flow_runs/{run['id']}")["state_type"] == "RUNNING"
     next_start = "from flows import process\nwith process.command(): pass"
     subprocess.run([sys.executable, "-c", next_start], cwd=PROJECT, env=server, check=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from flows import stages
+from tests.flows.server_talk import until
 
 
 @pytest.fixture
@@ -30,11 +30,9 @@ def test_the_second_waits_for_the_first_and_says_so(project: Path) -> None:
     with stages.one_at_a_time(said.append):
         thread = threading.Thread(target=second)
         thread.start()
-        end = time.monotonic() + 10
-        while not said and time.monotonic() < end:
-            time.sleep(0.02)
+        until(lambda: said, 60)
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]
     assert len(said) == 1
     assert said[0].startswith(f"waiting for the pipeline run of process {os.getpid()}, started ")

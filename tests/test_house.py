@@ -78,10 +78,10 @@ def test_a_scale_reads_the_same_graph_through_links(path: Path) -> None:
 def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
     params = run_spec.load(SCALES[0])
     people = {name: section.pool for name, section in params.datasets.items() if section.pool != "backgrounds"}
-    assert stages()["parse"]["foreach"] == people
+    parse, index = stages()["parse"]["foreach"], stages()["index"]["foreach"]
+    assert {name: item["pool"] for name, item in parse.items()} == people
     assert stages()["pair"]["foreach"] == [name for name, section in params.datasets.items() if section.pairs]
-    for stage in ("standin", "index"):
-        modules = stages()[stage]["foreach"]
+    for modules in (stages()["standin"]["foreach"], {name: item["module"] for name, item in index.items()}):
         assert set(modules) == set(people)
         for name, module in modules.items():
             assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"

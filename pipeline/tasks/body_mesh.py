@@ -212,6 +212,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
         name,
         values,
         checkpoint=folder,
+        pictures=layout.pictures(STAGE, name),
         params_fingerprint=fingerprint,
         seconds=time.monotonic() - started,
         command=f"python -m pipeline.tasks.body_mesh --params {params.params_file} --init {init} --seed {seed}",

@@ -163,6 +163,7 @@ def train_parser(params: Params, layout: Layout) -> None:
         NAME,
         values,
         checkpoint=folder,
+        pictures=layout.pictures("parser", NAME),
         params_fingerprint=fingerprint,
         seconds=time.monotonic() - started,
         command=f"python -m pipeline.training.parser --params {params.params_file}",

@@ -99,6 +99,7 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
         name,
         values,
         checkpoint=layout.checkpoint(name),
+        pictures=layout.pictures(STAGE, name),
         params_fingerprint=spec,
         seconds=time.monotonic() - started,
         command=f"python -m pipeline.training.pretrain --params {params.params_file} --run {name}",

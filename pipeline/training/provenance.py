@@ -42,6 +42,14 @@ def file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of names and bytes of the files in a folder; that of nothing where there is none."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.glob("*")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def code_fingerprint() -> str:
     """Hash of the modules that training runs: a run never goes on with the state of other code."""
     digest = hashlib.blake2b(digest_size=8)
@@ -81,6 +89,7 @@ def write_metrics(
     values: Mapping[str, Value],
     *,
     checkpoint: Path,
+    pictures: Path,
     params_fingerprint: str,
     seconds: float,
     command: str,
@@ -90,6 +99,8 @@ def write_metrics(
 
     Args:
         checkpoint: folder of the weights the values were measured with.
+        pictures: folder of what was drawn with them; with its hash in here, another picture is another
+            metrics file, and the report is made again.
         seconds: wall time of the run that ended here (not of runs it resumed).
         command: what makes this file again.
         more: such as `init`, `run`, `seed` (see pipeline.reporting.metric_table).
@@ -99,6 +110,7 @@ def write_metrics(
         "scale": layout.scale,
         "values": {key: asdict(value) for key, value in values.items()},
         "checkpoint": {"path": _relative(checkpoint, layout.root), "sha256": checkpoints.fingerprint(checkpoint)},
+        "pictures": {"path": _relative(pictures, layout.root), "fingerprint": folder_fingerprint(pictures)},
         "params_fingerprint": params_fingerprint,
         "git_revision": git_revision(),
         "seconds": round(seconds, 1),

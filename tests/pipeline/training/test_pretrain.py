@@ -20,6 +20,7 @@ from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
 from pipeline.training.completion import black_like, plain, to_uint8
 from pipeline.training.pretrain import pretrain
+from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
 
@@ -65,6 +66,10 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert provenance["seed"] == 0
     (picture, *_) = sorted(layout.pictures("pretrain", run).glob("*.png"))
     assert Image.open(picture).size == ((512, 256) if run == "croco_body" else (384, 128))
+    known = json.loads(layout.metrics("pretrain", run).read_text())["pictures"]["fingerprint"]
+    assert known == folder_fingerprint(picture.parent)
+    picture.write_bytes(picture.read_bytes() + b"another picture")
+    assert known != folder_fingerprint(picture.parent)
     assert not layout.scratch("pretrain", "").parent.exists() or not list((layout.root / ".scratch").iterdir())
 
 

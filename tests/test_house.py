@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +118,22 @@ def test_every_code_dependency_exists_and_every_output_names_the_scale(file: str
             out = out if isinstance(out, str) else next(iter(out))
             assert "${scale}" in out or "${report_folder}" in out, f"{name} writes {out}"
     assert checked > 20
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[=<>]", line)[0].lower() for line in project["dependencies"]}
+    distributions = packages_distributions()
+    found = set()
+    for file in (path for room in ("models", "pipeline", "flows") for path in (PROJECT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    assert {"torch", "jinja2", "yaml"} <= found
+    outside = found - {*sys.stdlib_module_names, "models", "pipeline", "flows"}
+    assert {name for name in outside if not {item.lower() for item in distributions[name]} & declared} == set()
 
 
 def test_the_lock_pins_everything_and_names_no_place_to_get_it_from() -> None:

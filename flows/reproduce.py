@@ -21,7 +21,7 @@ from pipeline import run_spec
 from pipeline.layout import PROJECT, Layout
 
 HEADLINE = "fig3a"
-SHOWN = ("row_label", "column", "unit", "paper", "ours", "low", "high", "num_seeds", "ordering_vs_default")
+SHOWN = ("row_label", "column", "unit", "paper", "ours", "low", "high", "num_seeds", "ordering_vs_default", "stale")
 
 
 @task

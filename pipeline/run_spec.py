@@ -262,3 +262,19 @@ def fingerprint(*parts: object) -> str:
     """Hash of parameters and input hashes: names scratch folders, so that no run resumes another's."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+# What a stage notes as `params_fingerprint` of its metrics, and the report compares with params.yaml as it is now.
+
+
+def parser_fingerprint(params: Params) -> str:
+    return fingerprint(params.parser, params.crops)
+
+
+def pretrain_fingerprint(name: str, params: Params) -> str:
+    return fingerprint(params.pretrain[name], params.pairs, params.crops)
+
+
+def body_mesh_fingerprint(params: Params) -> str:
+    """Without the lists of what to run: one more seed changes no other."""
+    return fingerprint(params.body_mesh.model_dump(mode="json", exclude={"inits", "seeds"}))

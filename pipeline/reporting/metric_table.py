@@ -60,6 +60,8 @@ class MetricsFile(BaseModel):
     scale: str
     values: dict[str, Value]
     init: str | None = None
+    init_sha256: str | None = None
+    """Weights of `init` that were measured from."""
     run: str | None = None
     seed: int | None = None
     checkpoint: Checkpoint | None = None

@@ -28,6 +28,7 @@ from pipeline.reporting.intervals import Interval, Verdict
 from pipeline.reporting.metric_table import Checkpoint, MetricsFile, MetricTable, Value
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
+from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
 from pipeline.reporting.tables import Cell, Filled
 from pipeline.run_spec import Params, fingerprint
@@ -105,6 +106,7 @@ def render(
         "task_name": lambda task: TASK_NAMES.get(task, task),
         "sign": SIGNS.__getitem__,
         "verdict_class": CLASSES.__getitem__,
+        "why_stale": lambda file: why_stale(file, metrics, params),
         "Verdict": Verdict,
     }
     blocks = {id: blocks_of(filled) for id, filled in tables.items()}
@@ -130,6 +132,7 @@ def render(
             )
         ],
         on_the_way=on_the_way(reference, metrics),
+        any_stale=any(cell.stale for filled in tables.values() for cell in filled.cells.values()),
         plots=plots,
         galleries=galleries,
         datasets=data_counts.count(layout, params),

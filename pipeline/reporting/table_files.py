@@ -12,6 +12,7 @@ from pipeline.reporting.paper import Column
 from pipeline.reporting.tables import Cell, Filled
 
 MISSING = "not run"
+STALE = "out of date"
 
 
 def write(filled: Filled, folder: Path, root: Path) -> None:
@@ -24,7 +25,7 @@ def write(filled: Filled, folder: Path, root: Path) -> None:
 CSV_HEADER = (
     *("table", "row", "row_label", "column", "metric", "task", "unit", "better", "paper", "ours", "low", "high"),
     *("num_seeds", "seeds", "run", "ordering_vs_default", "paired_difference", "paired_low", "paired_high"),
-    *("paired_ordering", "missing", "files"),
+    *("paired_ordering", "missing", "stale", "files"),
 )
 
 
@@ -41,7 +42,7 @@ def to_csv(filled: Filled, root: Path) -> str:
                 *(cell.unit, cell.better, number(cell.paper), *interval_numbers(cell.ours)),
                 *(len(cell.by_seed), " ".join(map(str, sorted(cell.by_seed))), cell.run or ""),
                 *(against.verdict if against else "", *interval_numbers(against.paired if against else None)),
-                *(against.paired_verdict if against else "", cell.missing or ""),
+                *(against.paired_verdict if against else "", cell.missing or "", cell.stale or ""),
                 " ".join(file.path.relative_to(root).as_posix() for file in cell.files),
             )
         )
@@ -63,14 +64,14 @@ def paper_text(cell: Cell) -> str:
 
 
 def ours_text(cell: Cell) -> str:
-    """`57.4 ± 0.8 (3 seeds)`, or why there is nothing."""
+    """`57.4 ± 0.8 (3 seeds)`, marked when it is out of date; or why there is nothing."""
     if cell.ours is None:
         return f"{MISSING}: {cell.missing}"
     seeds = f"{cell.ours.num} seed{'s' * (cell.ours.num != 1)}"
     if cell.ours.num != cell.num_planned:
         seeds = f"{cell.ours.num} of {cell.num_planned} seeds"
     spread = "" if cell.ours.half_width is None else f" \N{PLUS-MINUS SIGN} {cell.ours.half_width:.{cell.decimals}f}"
-    return f"{cell.ours.mean:.{cell.decimals}f}{spread} ({seeds})"
+    return f"{cell.ours.mean:.{cell.decimals}f}{spread} ({seeds}{f', {STALE}: {cell.stale}' if cell.stale else ''})"
 
 
 def ordering_text(filled: Filled, cell: Cell) -> str:

@@ -12,6 +12,7 @@ from pipeline.layout import Layout
 from pipeline.reporting.intervals import Interval, Verdict, below, ordered, paired_difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, OurRow, Reference, Row, Table
+from pipeline.reporting.staleness import why_stale
 from pipeline.run_spec import Params
 
 
@@ -48,6 +49,8 @@ class Cell:
     """Why there is no number of ours; None where there is one."""
     num_planned: int
     """Seeds that params.yaml asks for."""
+    stale: str | None = None
+    """Why ours is not what params.yaml asks for now; None where it is."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def _cell(
         ours=student_t(list(by_seed.values()), params.report.confidence) if by_seed else None,
         missing=missing,
         num_planned=len(seeds),
+        stale=next(filter(None, (why_stale(file, metrics, params) for file in files)), None),
     )
 
 

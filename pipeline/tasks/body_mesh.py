@@ -174,7 +174,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     )
     network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
     inputs = [*(layout.records(name) for name in crops), *crops.values(), layout.smpl]
-    fingerprint = run_spec.fingerprint(spec.model_dump(mode="json", exclude={"inits", "seeds"}))
+    fingerprint = run_spec.body_mesh_fingerprint(params)
     start = checkpoints.fingerprint(layout.checkpoint(init))
     files = [provenance.file_fingerprint(path) for path in inputs]
     key = run_spec.fingerprint(fingerprint, seed, start, files, provenance.code_fingerprint(), str(device))
@@ -217,6 +217,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
         seconds=time.monotonic() - started,
         command=f"python -m pipeline.tasks.body_mesh --params {params.params_file} --init {init} --seed {seed}",
         init=init,
+        init_sha256=start,
         seed=seed,
     )
     shutil.rmtree(scratch)

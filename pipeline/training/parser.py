@@ -131,7 +131,7 @@ def train_parser(params: Params, layout: Layout) -> None:
     model = PGN(width=spec.width, depths=spec.depths)
     model.reset_parameters(torch.Generator().manual_seed(spec.seed))
     model.to(device).train()
-    fingerprint = run_spec.fingerprint(spec, params.crops)
+    fingerprint = run_spec.parser_fingerprint(params)
     seen = [len(crops), crops.images.sum(dtype=np.int64), crops.labels.sum(dtype=np.int64)]
     key = run_spec.fingerprint(fingerprint, [int(value) for value in seen], provenance.code_fingerprint(), str(device))
     scratch = layout.scratch(STAGE, key)

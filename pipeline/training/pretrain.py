@@ -60,7 +60,7 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     model = initial_model(name, run, layout).to(device)
     sources = pair_sources(run, layout)
     inputs = [path for source in sources for path in (source.pairs, source.crops)]
-    spec = run_spec.fingerprint(run, params.pairs, params.crops)
+    spec = run_spec.pretrain_fingerprint(name, params)
     masking = Masking(run.masking, run.mask_ratio, run.visible_length, params.pairs.min_human_patches, model.patch_size)
     pool = PairPool(
         sources, run.kinds, heldout=run.heldout, size=model.img_size, masking=masking, jitter=run.jitter, seed=run.seed

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.layout import PROJECT, Layout
-from pipeline.run_spec import Params, load
+from pipeline.run_spec import Params, body_mesh_fingerprint, load
 
 MEANS = {"random": 140.0, "mae_body": 118.0, "croco_body": 104.0}
 
@@ -32,7 +32,7 @@ WriteMetrics = Callable[..., Path]
 
 
 @pytest.fixture
-def write_metrics(layout: Layout) -> WriteMetrics:
+def write_metrics(layout: Layout, params: Params) -> WriteMetrics:
     """Write one body mesh metrics file; `pa_mpjpe` is the number most tests look at."""
 
     def write(init: str, seed: int, pa_mpjpe: float, **changes: object) -> Path:
@@ -47,7 +47,7 @@ def write_metrics(layout: Layout) -> WriteMetrics:
             "scale": layout.scale,
             "values": {name: {"value": value, "unit": "mm", "n": 320} for name, value in values.items()},
             "checkpoint": {"path": f"data/mini/task_checkpoints/body_mesh/{init}-{seed}", "sha256": f"{seed:064x}"},
-            "params_fingerprint": "0123456789abcdef",
+            "params_fingerprint": body_mesh_fingerprint(params),
             "git_revision": "0" * 40,
             "command": f"python -m pipeline.tasks.body_mesh --params params.yaml --init {init} --seed {seed}",
             "seconds": 40.0 + seed,

@@ -1,0 +1,41 @@
+"""Is a measured number still what params.yaml asks for? A stage that was not run again since leaves its old one.
+
+`dvc repro` keeps the headline up to date; the files of `make tables` stay until that is run again.
+"""
+
+from __future__ import annotations
+
+from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.run_spec import Params, body_mesh_fingerprint, parser_fingerprint, pretrain_fingerprint
+
+
+def why_stale(file: MetricsFile, metrics: MetricTable, params: Params) -> str | None:
+    """What has changed since a file was measured; None when nothing is known to have.
+
+    Looked at are the parameters of its own stage, those of every pre-training its checkpoint
+    comes from, and whether that checkpoint was trained again since.
+    """
+    if file.params_fingerprint not in (None, _now(file.stage, file.name, params)):
+        return f"measured with other parameters than {params.params_file} has now"
+    start = file.init if file.stage != "pretrain" else _init(file.name, params)
+    if start is None:
+        return None
+    for trained in metrics.of("pretrain", start):
+        if file.init_sha256 and trained.checkpoint and trained.checkpoint.sha256 != file.init_sha256:
+            return f"{start} was trained again since"
+        if why := why_stale(trained, metrics, params):
+            return f"{start}: {why}"
+    return None
+
+
+def _now(stage: str, name: str, params: Params) -> str | None:
+    """None where the stage, or the run of that name, has no parameters any more."""
+    if stage == "train_parser":
+        return parser_fingerprint(params)
+    if stage == "pretrain" and name in params.pretrain:
+        return pretrain_fingerprint(name, params)
+    return body_mesh_fingerprint(params) if stage == "body_mesh" else None
+
+
+def _init(name: str, params: Params) -> str | None:
+    return params.pretrain[name].init if name in params.pretrain else None

@@ -1,0 +1,97 @@
+"""A number measured with other parameters than params.yaml has now is marked wherever it is shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from pipeline.layout import PROJECT
+from pipeline.reporting import metric_table, paper, table_files, tables
+from pipeline.reporting.__main__ import main
+from pipeline.run_spec import pretrain_fingerprint
+
+
+@pytest.fixture
+def pretrained(layout, params):
+    """Write the metrics file of a pre-training."""
+
+    def write(run, sha256="c" * 64, fingerprint=None):
+        path = layout.metrics("pretrain", run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "stage": "pretrain",
+            "scale": layout.scale,
+            "run": run,
+            "seed": 0,
+            "values": {"heldout_loss": {"value": 0.5, "unit": "squared error", "n": 60}},
+            "checkpoint": {"path": f"data/mini/checkpoints/{run}", "sha256": sha256},
+            "params_fingerprint": fingerprint or pretrain_fingerprint(run, params),
+        }
+        path.write_text(json.dumps(content))
+
+    return write
+
+
+@pytest.fixture
+def stale(layout, params):
+    """Why the body cells of our CroCo are out of date, once all is written."""
+
+    def look(run_params=params):
+        reference = paper.load(layout.root / "reports")
+        filled = tables.build(reference, metric_table.read(layout), run_params, layout)
+        return filled["fig3a"].cells["croco_human", "body_pa_mpjpe"].stale
+
+    return look
+
+
+def test_what_params_ask_for_is_not_marked(measured, pretrained, stale, write_metrics):
+    pretrained("croco_body")
+    write_metrics("croco_body", 0, 104.0, init_sha256="c" * 64)
+    assert stale() is None
+
+
+def test_other_parameters_of_fine_tuning_are_seen(measured, params, stale):
+    body_mesh = params.body_mesh.model_copy(update={"lr": 0.5})
+    other = params.model_copy(update={"body_mesh": body_mesh})
+    assert stale(other) == "measured with other parameters than params.yaml has now"
+
+
+def test_one_more_seed_makes_no_number_stale(measured, params, stale):
+    body_mesh = params.body_mesh.model_copy(update={"seeds": (0, 1, 2, 3)})
+    assert stale(params.model_copy(update={"body_mesh": body_mesh})) is None
+
+
+def test_other_parameters_of_pre_training_are_seen_in_what_was_fine_tuned_from_it(measured, params, pretrained, stale):
+    pretrained("croco_body")
+    runs = {**params.pretrain, "croco_body": params.pretrain["croco_body"].model_copy(update={"mask_ratio": 0.9})}
+    other = params.model_copy(update={"pretrain": runs})
+    assert stale(other) == "croco_body: measured with other parameters than params.yaml has now"
+
+
+def test_a_checkpoint_trained_again_is_seen(measured, pretrained, stale, write_metrics):
+    pretrained("croco_body", sha256="d" * 64)
+    write_metrics("croco_body", 0, 104.0, init_sha256="c" * 64)
+    assert stale() == "croco_body was trained again since"
+
+
+def test_the_mark_stands_in_page_and_files(measured, write_metrics, layout):
+    main_arguments = ["--params", str(PROJECT / "params.yaml"), "--root", str(layout.root)]
+    assert main(main_arguments) == 0
+    assert table_files.STALE not in (layout.report / "index.html").read_text()
+    write_metrics("random", 1, 140.0, params_fingerprint="of another time")
+    assert main(main_arguments) == 0
+    page = (layout.report / "index.html").read_text()
+    row = page[page.index('<th scope="row" class="row">Random') :]
+    assert table_files.STALE in row[: row.index("</tr>")]
+    for suffix in ("md", "tex"):
+        (line,) = [
+            line
+            for line in (layout.report / f"tables/fig3a.{suffix}").read_text().splitlines()
+            if "Random" in line and "140.0" in line
+        ]
+        assert table_files.STALE in line
+    with (layout.report / "tables/fig3a.csv").open(newline="") as file:
+        marked = {(cell["row"], bool(cell["stale"])) for cell in csv.DictReader(file) if cell["ours"]}
+    assert marked == {("random", True), ("mae_human", False), ("croco_human", False)}

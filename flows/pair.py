@@ -110,15 +110,7 @@ def pair(
 
 if __name__ == "__main__":
     parser = command_line("flows.pair", __doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--dataset", help="a module of pipeline/datasets")
-    what.add_argument("--videos", help="a folder of your own videos; results go to data/adhoc/<name of the folder>")
-    parser.add_argument(
-        "--fps",
-        type=float,
-        default=parse_flow.FRAMES_PER_SECOND,
-        help="frames per second taken from own videos (default: %(default)s)",
-    )
+    parse_flow.add_source(parser)
     parser.add_argument(
         "--checkpoint",
         help="network that completes pairs of own videos (default: croco_body of this scale, if trained)",

@@ -5,6 +5,7 @@ The work is cut into shards that are written aside: a run that is stopped goes o
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import shutil
 from contextlib import suppress
@@ -164,8 +165,8 @@ def _stat(path: Path) -> tuple[int, int]:
     return (found.st_size, found.st_mtime_ns)
 
 
-if __name__ == "__main__":
-    parser = command_line("flows.parse", __doc__)
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Options that say what to work on: a dataset, or own videos and how many of their frames."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", help="a module of pipeline/datasets")
     what.add_argument("--videos", help="a folder of your own videos; results go to data/adhoc/<name of the folder>")
@@ -175,6 +176,11 @@ if __name__ == "__main__":
         default=FRAMES_PER_SECOND,
         help="frames per second taken from own videos (default: %(default)s)",
     )
+
+
+if __name__ == "__main__":
+    parser = command_line("flows.parse", __doc__)
+    add_source(parser)
     arguments = parser.parse_args()
     with process.command():
         parse(arguments.dataset, arguments.videos, arguments.params, arguments.fps)

@@ -21,7 +21,7 @@ from pipeline.videos.people import PeopleFinder
 from pipeline.videos.settings import VideoSettings
 from pipeline.videos.tracking import Demand, Track, link, settle
 
-# Measured on eight real videos: tracks of people have mean votes from 2.3 up, of other things up to 1.8.
+# Measured on six real videos: tracks of people have mean votes from 2.3 up, of other things up to 1.8.
 UPRIGHT_VOTES = 2.0
 MOVING_SHARE = 0.35
 MOVING_SECONDS = 3.0

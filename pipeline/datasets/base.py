@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -83,13 +84,27 @@ class Dataset(ABC):
         """Write a stand-in in the official layout into `root`, one part after the other.
 
         `pipeline.datasets.standin` does the same in parallel processes, resumably. The same
-        world, seed and sizes give the same bytes.
+        world, seed and sizes give the same bytes on one machine, however many threads torch may use.
         """
         checked = self.sizes(sizes)
-        for shard in self.shards(checked):
-            self.write_shard(shard, root, world, seed, checked)
+        with one_thread():
+            for shard in self.shards(checked):
+                self.write_shard(shard, root, world, seed, checked)
         self.finish(root, checked)
         mark_standin(root, self.name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch with one thread inside: sums that more threads share differ in the last bit, and so do files."""
+    import torch  # loads in seconds; readers do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 MARKER = "STANDIN.md"

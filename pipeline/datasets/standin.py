@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.datasets import get
-from pipeline.datasets.base import mark_standin
+from pipeline.datasets.base import mark_standin, one_thread
 from pipeline.datasets.coco import DATASET as COCO
 from pipeline.datasets.world import World
 from pipeline.layout import Layout
@@ -58,7 +58,8 @@ class Job:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
-            module.write_shard(shard, aside, _world(self.layout), self.seed, module.sizes(self.sizes))
+            with one_thread():
+                module.write_shard(shard, aside, _world(self.layout), self.seed, module.sizes(self.sizes))
             aside.replace(done)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -132,9 +133,7 @@ def _start_worker() -> None:
     # One core per process; Mesa reads its variable when the first context is made.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     import cv2
-    import torch
 
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import torch
 
 from pipeline import datasets, run_spec
 from pipeline.bodies.anny_source import AnnySource
@@ -31,17 +28,6 @@ SIZES: dict[str, dict[str, int]] = {
     "synthetic": {"scenes": 3, "cameras": 3, "instants": 2, "width": 96, "height": 96},
     "coco_part_eft": {"images": 6, "width": 160, "height": 120},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the processes that render stand-ins: with more threads, sums differ in the last bit."""
-    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    yield
-    torch.set_num_threads(torch_threads)
-    cv2.setNumThreads(cv2_threads)
 
 
 @pytest.fixture(scope="session")

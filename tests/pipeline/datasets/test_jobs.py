@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline import datasets, manifests, run_spec
@@ -16,7 +17,7 @@ from pipeline.datasets.index import index, thin
 from pipeline.layout import PROJECT, Layout
 from pipeline.records import FrameRecord
 from pipeline.run_spec import Params
-from tests.pipeline.datasets.conftest import SIZES
+from tests.pipeline.datasets.conftest import SIZES, world_of
 
 
 @pytest.fixture
@@ -45,6 +46,24 @@ def test_parallel_processes_write_what_one_writes(layout: Layout, params: Params
     for path in (standins / "humbi").rglob("*.jpg"):
         assert (root / path.relative_to(standins / "humbi")).read_bytes() == path.read_bytes()
     assert not list((layout.root / ".scratch").iterdir())
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_of_the_process_change_no_byte(
+    open_layout: Layout, standins: Path, tmp_path: Path, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        datasets.get("humbi").write_standin(tmp_path, world_of(open_layout), 0, **SIZES["humbi"])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 20
+    assert [
+        path for path in written if (tmp_path / path).read_bytes() != (standins / "humbi" / path).read_bytes()
+    ] == []
 
 
 def test_a_stopped_job_goes_on_with_the_shards_that_are_missing(layout: Layout, params: Params) -> None:

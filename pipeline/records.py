@@ -95,9 +95,7 @@ class FrameRecord:
     @property
     def key(self) -> str:
         """What a message calls this record."""
-        return "/".join(
-            (self.dataset, self.split, self.sequence, self.camera, f"{self.frame_index:06d}", self.subject)
-        )
+        return "/".join((self.dataset, self.split, self.sequence, self.camera, f"{self.frame_index:06d}", self.subject))
 
     @property
     def frame_id(self) -> str:

@@ -79,7 +79,9 @@ class Aist(Dataset):
             "download fullset.zip with a Google account and unpack it here."
         ),
         files=(
-            SourceFile(name="video_list.txt", url="https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"),
+            SourceFile(
+                name="video_list.txt", url="https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"
+            ),
             SourceFile(name="videos/<name>.mp4", url="https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M/<name>.mp4"),
             SourceFile(name="fullset.zip", unpack_to="."),
         ),

@@ -50,6 +50,11 @@ class Layout:
         """The folder a dataset is read from: the real one where it is present, else the stand-in."""
         return self.raw(dataset) if has_real_data(self.raw(dataset)) else self.standin(dataset)
 
+    def is_missing(self, dataset: str) -> bool:
+        """Whether there is neither the real dataset nor a stand-in; a scale without stand-ins has an empty folder."""
+        folder = self.source(dataset)
+        return not folder.is_dir() or not any(folder.iterdir())
+
     def records(self, dataset: str) -> Path:
         return self.data / "records" / f"{dataset}.parquet"
 

@@ -29,8 +29,9 @@ Progress = Callable[[int, int | None], None]
 def index(dataset: str, layout: Layout, params: Params, progress: Progress | None = None) -> dict[str, int]:
     """Write `records/<dataset>.parquet` and `records/<dataset>.quarantine.json`; returns counts.
 
-    Counts: `records`, one `records_<split>` per split, `quarantined` entries. Raises
-    ValueError when the dataset is neither present nor stood in for, or its layout is wrong.
+    Counts: `records`, one `records_<split>` per split, `quarantined` entries. A dataset that is
+    not there gives an empty manifest: whatever reads it goes on with the others. Raises
+    ValueError when its stand-in was not made yet, or its layout is wrong.
     """
     module = get(dataset)
     root = layout.source(dataset)
@@ -44,9 +45,8 @@ def index(dataset: str, layout: Layout, params: Params, progress: Progress | Non
     quarantine = Quarantine()
     section = params.datasets.get(dataset)
     found = module.records(root, quarantine)
-    if not any(root.iterdir()):
-        # A scale without stand-ins leaves the folder empty: no records, and the report marks what is missing.
-        log.warning("%s: %s is empty and %s holds no real data; no records", dataset, root, layout.raw(dataset))
+    if layout.is_missing(dataset):
+        log.warning("left out: %s, not present; `make doctor` says how to get it", dataset)
         found = iter(())
     stream: Iterable[FrameRecord] = _counted(found, dataset, progress)
     records = thin(stream, section.max_records) if section and section.max_records else list(stream)

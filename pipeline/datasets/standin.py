@@ -151,6 +151,11 @@ def _inputs(dataset: str, layout: Layout) -> str:
             f"{dataset}: its stand-in needs {layout.smpl} and {layout.motions}; "
             "make them with `python -m pipeline.bodies` and `python -m pipeline.motions`"
         )
+    if layout.is_missing(COCO.name):
+        raise ValueError(
+            f"{dataset}: there are no photographs to put behind rendered people. COCO is not present and this scale "
+            f"has no stand-in for it: data/raw/{COCO.name}/SOURCE.md says how to get it"
+        )
     digest = hashlib.blake2b(layout.smpl.read_bytes(), digest_size=8)
     for path in sorted(layout.motions.rglob("*.npz")):
         digest.update(path.relative_to(layout.motions).as_posix().encode())

@@ -7,6 +7,7 @@ resumed run goes on with the very next sample and nothing is kept about the past
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from torch import Tensor
 from models.masking import human_mask, uniform_mask
 from pipeline.loading.augment import cut, human_patches, random_colours, random_corners
 from pipeline.loading.crop_pixels import CropPixels
-from pipeline.manifests import read_pairs
+from pipeline.manifests import ManifestError, read_pairs
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["view", "pose"]
 
@@ -93,8 +96,7 @@ class PairPool:
         size: side of the network's input, px.
 
     Raises:
-        ManifestError, CropsError: a file that is missing or damaged.
-        ValueError: nothing to draw from.
+        ManifestError, CropsError: a file that is missing or damaged, or nothing at all to draw from.
     """
 
     def __init__(
@@ -117,6 +119,8 @@ class PairPool:
         self.counts: dict[str, int] = {}
         """Training pairs by `<dataset>/<kind>`."""
         for index, (source, table) in enumerate(zip(sources, self._tables, strict=True)):
+            if not table.num_rows:
+                logger.warning("left out: %s, it has no pairs", source.name)
             apart = held_out(table, heldout)
             kind_of = table["kind"].to_numpy(zero_copy_only=False)
             for kind, weight in kinds.items():
@@ -128,9 +132,9 @@ class PairPool:
                 if len(rows := np.flatnonzero((kind_of == kind) & apart)):
                     self._heldout.append((index, rows))
         if not self._cells:
-            raise ValueError(
+            raise ManifestError(
                 f"no pairs of kind {' or '.join(kinds)} in {', '.join(str(source.pairs) for source in sources)}; "
-                "give this run datasets that have such pairs"
+                "get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
             )
         self._chances = np.array(weights) / np.sum(weights)
 

@@ -57,10 +57,11 @@ def write_selection(
 ) -> dict[str, int]:
     """Choose pairs and write their manifest; returns counts of what was kept and why the rest was not.
 
-    Raises ValueError with these counts when there is not one pair.
+    No records (a dataset that is not there) give no pairs. Raises ValueError with these counts when
+    records give not one pair.
     """
     rows, counts = select(records, store, params, kinds, progress)
-    if not rows:
+    if records.num_rows and not rows:
         raise ValueError(f"{out}: no pair of kind {' or '.join(kinds)} could be made: {counts}")
     write_pairs(rows, out)
     log.info("%s: %s", out.name, counts)
@@ -174,9 +175,7 @@ def _choose(
     yield from spread([draws[name] for name in sorted(draws)], quota, np.random.default_rng(params.seed))
 
 
-def spread(
-    draws: Sequence[Iterator[dict[str, Any]]], quota: int, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
+def spread(draws: Sequence[Iterator[dict[str, Any]]], quota: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Take `quota` items in all, as evenly as the iterators allow: what one lacks, the others give."""
     active = list(draws)
     while active and quota > 0:

@@ -68,9 +68,9 @@ def count(layout: Layout, params: Params) -> list[DatasetCount]:
 
 def source(layout: Layout, name: str) -> str:
     """Whether a dataset is the user's own copy, a stand-in, or not there."""
-    if has_real_data(layout.raw(name)):
-        return "real"
-    return "stand-in" if layout.standin(name).is_dir() else "missing"
+    if layout.is_missing(name):
+        return "missing"
+    return "real" if has_real_data(layout.raw(name)) else "stand-in"
 
 
 def _by(path: Path, column: str) -> dict[str, int] | None:

@@ -119,6 +119,8 @@ def read_samples(
         "%s: %d records, %d of split %s, %d with body and camera, %d with a crop",
         records.name, total, of_split, split, with_body, len(rows),
     )  # fmt: skip
+    if not total:
+        raise ManifestError(f"{records}: no records, the dataset is not present; `make doctor` says how to get it")
     if not len(rows):
         raise ManifestError(
             f"{records}: no record of split {split!r} has body parameters, a camera and a crop in {crops}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.small_project import environment, run, small_params
+from tests.e2e.small_project import MISSING, environment, run, small_params
 from tests.flows.server_talk import ask, deployments, ended, serving, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -54,7 +54,9 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
 
 def test_one_command_gives_a_report_with_a_number_in_each_cell_that_is_planned(finished_project: Path) -> None:
     report = finished_project / "reports/out/test"
-    assert "<html" in (report / "index.html").read_text()[:2000]
+    page = (report / "index.html").read_text()
+    assert "<html" in page[:2000]
+    assert re.findall(r"left out: (\S+), not present", page) == [MISSING, MISSING]  # below the headline, and below data
     with (report / "tables/fig3a.csv").open(newline="") as file:
         cells = {(cell["row"], cell["column"]): cell["ours"] for cell in csv.DictReader(file)}
     for row in ("random", "mae_human", "croco_human"):

@@ -9,7 +9,7 @@ import torch
 from pipeline.layout import Layout
 from pipeline.loading.crop_pixels import CropPixels
 from pipeline.loading.pairs import Masking, PairBatch, PairPool, Source, held_out
-from pipeline.manifests import read_pairs
+from pipeline.manifests import ManifestError, read_pairs
 from tests.pipeline.toy_world import write_pool
 
 MASKING = Masking("human", 0.75, "max_n", min_human=8, patch=8)
@@ -66,7 +66,7 @@ def test_a_kind_left_out_is_never_drawn(layout: Layout) -> None:
 
 
 def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout: Layout) -> None:
-    with pytest.raises(ValueError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
+    with pytest.raises(ManifestError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
         pool(layout, {"synthetic": 1}, {"pose": 1.0})
 
 

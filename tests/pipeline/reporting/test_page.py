@@ -198,6 +198,17 @@ def test_every_dataset_is_counted_with_what_was_left_out(with_pairs):
     assert (counts["humbi"].records, counts["humbi"].source) == (None, "missing")
 
 
+def test_a_dataset_that_is_not_there_is_said_to_be_left_out(measured, params):
+    for name in params.datasets:
+        measured.standin(name).mkdir(parents=True)
+        if name != "humbi":  # its folder is empty, as at a scale without stand-ins
+            (measured.standin(name) / "STANDIN.md").write_text("rendered")
+    text = (report(measured) / "index.html").read_text()
+    assert re.findall(r"left out: (\S+), not present", text) == ["humbi", "humbi"]
+    first = text[text.index('id="headline"') : text.index('id="data"')]
+    assert "left out: humbi, not present (pre-training)" in first
+
+
 def test_the_patch_grid_marks_the_person_and_darkens_the_rest(with_pairs):
     folder = report(with_pairs)
     picture = cv2.imread(str(folder / "figures" / "pairs-03.jpg"))[..., ::-1].astype(int)

@@ -46,23 +46,44 @@ class PGN(nn.Module):
         num_classes: parts, background included.
         width: multiplies every channel count; 1.0 is the published network.
         depths: residual blocks in stages 2 to 5; (3, 4, 23, 3), ResNet-101, is published.
+        head_width: multiplies the channel counts behind the ResNet instead of `width`.
+        windows: sides of the means of pyramid pooling, in cells of 1/8 of the input; published for
+            inputs of about 512 px. Windows larger than the map all give the one mean.
+        dropout: share of channel values dropped before each logit in training.
 
     Raises:
         ValueError: a width that leaves no channel, or not four positive depths.
     """
 
-    def __init__(self, num_classes: int = 20, width: float = 1.0, depths: Sequence[int] = (3, 4, 23, 3)) -> None:
+    def __init__(
+        self,
+        num_classes: int = 20,
+        width: float = 1.0,
+        depths: Sequence[int] = (3, 4, 23, 3),
+        head_width: float | None = None,
+        windows: Sequence[int] = PYRAMID_WINDOWS,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
+        head_width = width if head_width is None else head_width
         if len(depths) != 4 or min(depths) < 1:
             raise ValueError(f"depths must be four positive numbers of blocks, not {tuple(depths)}")
-        if 64 * width < 1:
-            raise ValueError(f"width {width} leaves the first layer without channels")
+        if 64 * width < 1 or 128 * head_width < 1:
+            raise ValueError(f"widths {width} and {head_width} leave a layer without channels")
         self.config: dict[str, Any] = dict(
-            num_classes=num_classes, width=width, depths=[int(depth) for depth in depths]
+            num_classes=num_classes,
+            width=width,
+            depths=[int(depth) for depth in depths],
+            head_width=head_width,
+            windows=[int(window) for window in windows],
+            dropout=dropout,
         )
 
         def channels(published: int) -> int:
             return max(round(published * width), 1)
+
+        def head(published: int) -> int:
+            return max(round(published * head_width), 1)
 
         self.num_classes = num_classes
         self.conv1 = _ConvNorm(3, channels(64), kernel=7, stride=2)
@@ -71,18 +92,18 @@ class PGN(nn.Module):
         self.res4 = _stage(channels(512), channels(256), channels(1024), depths[2], dilation=2)
         self.res5 = _stage(channels(1024), channels(512), channels(2048), depths[3], dilation=4)
         taps = [channels(512), channels(1024), channels(2048)]
-        inner = channels(512)
-        self.parsing = _Branch(taps, channels(512), inner, num_classes)
-        self.edge = _Branch(taps, channels(256), inner, 1)
+        inner = head(512)
+        self.parsing = _Branch(taps, head(512), inner, num_classes, windows, dropout)
+        self.edge = _Branch(taps, head(256), inner, 1, windows, dropout)
         # Side outputs on the edge taps of stages 3, 4, 5.
-        self.edge_sides = nn.ModuleList(_SideOutput(channels(256)) for _ in taps)
-        self.parsing_feature = SameConv2d(inner, channels(256), 3)
-        self.parsing_remap = SameConv2d(num_classes, channels(128), 1)
-        self.edge_feature = SameConv2d(inner, channels(256), 3)
-        self.edge_remap = SameConv2d(1, channels(128), 1)
-        joint = 2 * (channels(256) + channels(128))
-        self.parsing_refine = _Refinement(joint, inner, num_classes)
-        self.edge_refine = _Refinement(joint, inner, 1)
+        self.edge_sides = nn.ModuleList(_SideOutput(head(256)) for _ in taps)
+        self.parsing_feature = SameConv2d(inner, head(256), 3)
+        self.parsing_remap = SameConv2d(num_classes, head(128), 1)
+        self.edge_feature = SameConv2d(inner, head(256), 3)
+        self.edge_remap = SameConv2d(1, head(128), 1)
+        joint = 2 * (head(256) + head(128))
+        self.parsing_refine = _Refinement(joint, inner, num_classes, windows, dropout)
+        self.edge_refine = _Refinement(joint, inner, 1, windows, dropout)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -133,8 +154,8 @@ def preprocess(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def parse(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bool = True) -> Tensor:
-    """Part labels of images, by the published test procedure.
+def mean_logits(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bool = True) -> Tensor:
+    """Logits of images, by the published test procedure.
 
     The logits of both parsing stages are brought to the input size and averaged over stages, scales
     and, with `flip`, the mirrored image (left and right classes exchanged). The model should be in
@@ -145,7 +166,7 @@ def parse(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bo
         scales: factors of the input size, truncated to whole pixels.
 
     Returns:
-        (B, H, W) uint8 labels, see `CLASSES`; silhouette = label > 0.
+        (B, classes, H, W) float.
 
     Raises:
         ValueError: wrong images, or a scale at which the image vanishes.
@@ -153,6 +174,7 @@ def parse(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bo
     x = preprocess(images)
     height, width = x.shape[2:]
     total = torch.zeros(len(x), model.num_classes, height, width, device=x.device)
+    count = 0
     for mirrored in (False, True) if flip else (False,):
         view = x.flip(3) if mirrored else x
         for scale in scales:
@@ -162,7 +184,28 @@ def parse(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bo
             stages = model(resize_bilinear(view, size)).parsing
             logits = torch.stack([resize_bilinear(stage, (height, width)) for stage in stages]).sum(dim=0)
             total += _mirror_classes(logits).flip(3) if mirrored else logits
-    return total.argmax(dim=1).to(torch.uint8)
+            count += len(stages)
+    return total / count
+
+
+def parse(model: PGN, images: Tensor, scales: Sequence[float] = SCALES, flip: bool = True) -> Tensor:
+    """Part labels (B, H, W) uint8 as published, see `CLASSES`: the class of the highest of `mean_logits`."""
+    return mean_logits(model, images, scales, flip).argmax(dim=1).to(torch.uint8)
+
+
+def person_margin(logits: Tensor) -> Tensor:
+    """Log odds of person against background, (B, H, W), from logits (B, classes, H, W).
+
+    Under the softmax, P(person) = 1 - P(background) > 1/2 exactly where this is positive. That is more than
+    where a part is the likeliest class: a person whose parts are unsure is still a person.
+    """
+    return torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]
+
+
+def person_labels(logits: Tensor) -> Tensor:
+    """(B, H, W) uint8: the likeliest part where person is likelier than background, else 0; see `CLASSES`."""
+    parts = logits[:, 1:].argmax(dim=1) + 1
+    return torch.where(person_margin(logits) > 0, parts, 0).to(torch.uint8)
 
 
 def _mirror_classes(logits: Tensor) -> Tensor:
@@ -207,18 +250,19 @@ def _stage(inputs: int, inner: int, outputs: int, depth: int, stride: int = 1, d
 
 
 class _Pyramid(nn.Module):
-    """Pyramid pooling: the map and its means over four window sizes, then one convolution."""
+    """Pyramid pooling: the map and its means over windows of several sizes, then one convolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, windows: Sequence[int]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(SameConv2d(inputs, outputs, 3) for _ in PYRAMID_WINDOWS)
-        self.fuse = SameConv2d(inputs + len(PYRAMID_WINDOWS) * outputs, outputs, 3)
+        self.windows = tuple(windows)
+        self.levels = nn.ModuleList(SameConv2d(inputs, outputs, 3) for _ in windows)
+        self.fuse = SameConv2d(inputs + len(windows) * outputs, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
         levels = [
             resize_bilinear(conv(mean_pool_same(x, window)).relu(), size)
-            for conv, window in zip(self.levels, PYRAMID_WINDOWS, strict=True)
+            for conv, window in zip(self.levels, self.windows, strict=True)
         ]
         return self.fuse(torch.cat([x, *levels], dim=1)).relu()
 
@@ -226,12 +270,14 @@ class _Pyramid(nn.Module):
 class _Branch(nn.Module):
     """First stage of parsing or edges: three backbone taps -> (reduced taps, context, logits)."""
 
-    def __init__(self, taps: Sequence[int], reduced: int, inner: int, outputs: int) -> None:
+    def __init__(
+        self, taps: Sequence[int], reduced: int, inner: int, outputs: int, windows: Sequence[int], dropout: float
+    ) -> None:
         super().__init__()
         self.taps = nn.ModuleList(SameConv2d(channels, reduced, 3) for channels in taps)
         self.join = SameConv2d(len(taps) * reduced, reduced, 3)
-        self.pyramid = _Pyramid(reduced, inner)
-        self.dropout = nn.Dropout(0.1)
+        self.pyramid = _Pyramid(reduced, inner, windows)
+        self.dropout = nn.Dropout(dropout)
         self.logits = SameConv2d(inner, outputs, 3)
 
     def forward(self, taps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -254,11 +300,11 @@ class _SideOutput(nn.Module):
 class _Refinement(nn.Module):
     """Second stage: joint features -> refined logits."""
 
-    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
+    def __init__(self, inputs: int, inner: int, outputs: int, windows: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.join = SameConv2d(inputs, inner, 3)
-        self.pyramid = _Pyramid(inner, inner)
-        self.dropout = nn.Dropout(0.1)
+        self.pyramid = _Pyramid(inner, inner, windows)
+        self.dropout = nn.Dropout(dropout)
         self.logits = SameConv2d(inner, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:

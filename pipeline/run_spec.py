@@ -66,7 +66,13 @@ class Parser(Section):
     """The small PGN trained on rendered part labels."""
 
     width: Annotated[float, Field(gt=0)]
+    """Of the ResNet; 1 is published."""
+    head_width: Annotated[float, Field(gt=0)]
+    """Of the layers behind it; 1 is published."""
     depths: tuple[Positive, Positive, Positive, Positive]
+    windows: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """Sides of pyramid pooling's means in cells of the label map; 60, 30, 20, 10 are published."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Positive
     """Side in px that crops are brought to before they are parsed; a label map has size / 8 cells a side."""
     steps: Positive

@@ -23,7 +23,7 @@ SPECK_SHARE = 0.05
 
 
 class Parser(Protocol):
-    """A human parser: (B, S, S, 3) uint8 RGB -> (B, S, S) class labels, 0 = background."""
+    """A human parser: (B, S, S, 3) uint8 RGB -> (B, S, S) class labels, 0 = not a person."""
 
     fingerprint: str
     """Changes whenever the labels may change; part of what a resumed run is keyed by."""
@@ -89,6 +89,7 @@ def load_parser(checkpoint: str | Path, device: str = "cpu") -> Parser:
 
     A checkpoint whose config names an `input_size` was trained on images of that side: smaller or
     larger crops are brought to it, since its maps have one cell per eight pixels of its input.
+    A pixel is background only where that is likelier than all parts together.
 
     Raises what `models.checkpoints.load_pgn` raises for an absent or unfit checkpoint.
     """
@@ -96,7 +97,7 @@ def load_parser(checkpoint: str | Path, device: str = "cpu") -> Parser:
     import torch
 
     from models.checkpoints import fingerprint, load_pgn, read_config
-    from models.pgn import parse
+    from models.pgn import mean_logits, person_labels
     from models.weight_files import sha256_of
 
     path = Path(checkpoint)
@@ -105,7 +106,8 @@ def load_parser(checkpoint: str | Path, device: str = "cpu") -> Parser:
 
     def labels(images: Pixels) -> NDArray[np.uint8]:
         scale = input_size / images.shape[1] if input_size else 1.0
-        return parse(model, torch.from_numpy(images).to(device), scales=(scale,), flip=False).cpu().numpy()
+        logits = mean_logits(model, torch.from_numpy(images).to(device), scales=(scale,), flip=False)
+        return person_labels(logits).cpu().numpy()
 
     return _Parser(labels, fingerprint(path) if path.is_dir() else sha256_of(path))
 

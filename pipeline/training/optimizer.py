@@ -1,14 +1,17 @@
 """AdamW with the two habits of ViT training: no decay on vectors, smaller steps for early layers;
-and the learning rate of every step (CroCo-Human is silent on both; recipes of CroCo and MAE)."""
+Muon for convolutional networks that have few steps to learn in; and the learning rate of every step
+(CroCo-Human is silent on all; recipes of CroCo and MAE for AdamW, Jordan et al. 2024 for Muon)."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _BLOCK = re.compile(r"(?:^|\.)(?:enc_blocks|blocks)\.(\d+)\.")
 
@@ -44,6 +47,75 @@ def adamw(
         for (scale, decay), values in groups.items()
     ]
     return torch.optim.AdamW(listed, lr=lr, betas=betas, fused=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """Kernels take steps of equal size in all directions of their momentum, vectors those of Adam.
+
+    A kernel (outputs, inputs, ...) counts as a matrix of `outputs` rows. Its momentum is replaced by
+    about the nearest matrix with orthogonal rows, so that `lr` is a spectral norm. Biases and norms
+    learn at `lr` * `vector_scale` by Adam's rule. `torch.optim.Muon` takes plain matrices only.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    """
+
+    def __init__(self, module: nn.Module, *, lr: float, momentum: float = 0.95, vector_scale: float = 0.5) -> None:
+        learning = [value for value in module.parameters() if value.requires_grad]
+        groups = [
+            {"params": [value for value in learning if value.ndim >= 2], "lr_scale": 1.0, "matrices": True},
+            {"params": [value for value in learning if value.ndim < 2], "lr_scale": vector_scale, "matrices": False},
+        ]
+        groups = [group | {"lr": lr * group["lr_scale"]} for group in groups if group["params"]]  # type: ignore[operator]
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step along the gradients that lie on the parameters; `closure` may make them first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            move = _muon_move if group["matrices"] else _adam_move
+            for value in group["params"]:
+                if value.grad is not None:
+                    value.sub_(move(value.grad, self.state[value], group["momentum"]), alpha=group["lr"])
+        return loss
+
+
+def _muon_move(gradient: Tensor, state: dict[str, Tensor], momentum: float) -> Tensor:
+    if not state:
+        state["mean"] = torch.zeros_like(gradient)
+    state["mean"].lerp_(gradient, 1 - momentum)
+    rows, columns = len(gradient), gradient[0].numel()
+    ahead = gradient.lerp(state["mean"], momentum).reshape(rows, columns)
+    return orthogonal(ahead).view_as(gradient) * max(1.0, rows / columns) ** 0.5
+
+
+def _adam_move(
+    gradient: Tensor, state: dict[str, Tensor], momentum: float, second: float = 0.999, eps: float = 1e-8
+) -> Tensor:
+    if not state:
+        state |= {"step": torch.zeros(()), "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+    state["step"] += 1
+    state["mean"].lerp_(gradient, 1 - momentum)
+    state["square"].lerp_(gradient.square(), 1 - second)
+    count = float(state["step"])
+    scale = (state["square"] / (1 - second**count)).sqrt() + eps
+    return state["mean"] / (1 - momentum**count) / scale
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About the orthogonal factor of a matrix (R, C): its singular values are brought near 1, within a third.
+
+    Newton-Schulz iteration with Jordan's coefficients, which rise fast from small values rather than settle at 1.
+    """
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
 def _block(name: str) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoints import pgn_from_tensorflow
-from models.pgn import CLASSES, PGN, Parsing, parse, preprocess
+from models.pgn import CLASSES, PGN, Parsing, mean_logits, parse, person_labels, person_margin, preprocess
 from models.tensorflow_like import max_pool_same, mean_pool_same, resize_bilinear, same_padding
 
 SIZES = st.integers(1, 70)
@@ -133,6 +133,41 @@ def test_parsing_of_the_mirrored_image_is_the_mirrored_parsing(scales):
     exchange[14:20] = torch.tensor([15, 14, 17, 16, 19, 18], dtype=torch.uint8)
     assert labels.shape == (1, 40, 33) and labels.dtype == torch.uint8
     assert mirrored.flip(2).equal(exchange[labels.long()])
+
+
+def test_a_person_is_found_where_background_is_less_likely_than_all_parts_together():
+    logits = torch.randn(1, 20, 30, 30, generator=torch.Generator().manual_seed(2)) * 3
+    logits[:, 0] += 6
+    chance = logits.double().softmax(dim=1)
+    labels = person_labels(logits)
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels > 0, chance[:, 0] < 0.5)
+    assert torch.equal(labels[labels > 0].long(), (chance[:, 1:].argmax(dim=1) + 1)[labels > 0])
+    assert (labels > 0).sum() > (logits.argmax(dim=1) > 0).sum() > 0
+    torch.testing.assert_close(person_margin(logits).sigmoid(), 1 - chance[:, 0].float())
+
+
+def test_logits_are_means_and_not_sums():
+    # A sum over stages and scales would sharpen the softmax, and so move where a person begins.
+    model = small()
+    images = torch.randint(0, 256, (1, 64, 64, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    with torch.no_grad():
+        first, refined = model(preprocess(images)).parsing
+    expected = resize_bilinear((first + refined) / 2, (64, 64))
+    torch.testing.assert_close(mean_logits(model, images, (1.0,), flip=False), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mean_logits(model, images, (1.0, 1.0), flip=False), expected, atol=1e-3, rtol=1e-3)
+    assert (parse(model, images, (1.0,), flip=False) == expected.argmax(dim=1)).float().mean() > 0.99
+
+
+def test_heads_may_be_narrower_than_the_resnet_and_pool_over_other_windows():
+    plain, other = small(), small(head_width=1 / 32, windows=(4, 2))
+    assert plain.config["head_width"] == 1 / 16
+    assert other.res5[0].branch2c.conv.weight.shape == plain.res5[0].branch2c.conv.weight.shape
+    assert other.parsing.logits.weight.shape == (20, 16, 3, 3)
+    assert other.parsing.pyramid.fuse.weight.shape == (16, 16 + 2 * 16, 3, 3)
+    assert {name: value.shape for name, value in PGN(**other.config).state_dict().items()} == {
+        name: value.shape for name, value in other.state_dict().items()
+    }
 
 
 def test_images_of_floats_and_vanishing_scales_are_refused():

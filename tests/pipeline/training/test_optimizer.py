@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 from torch import nn
 
 from models import catalog
 from models.encoder import encoder_of
-from pipeline.training.optimizer import WarmupCosine, adamw, set_lr
+from pipeline.training.optimizer import Muon, WarmupCosine, adamw, orthogonal, set_lr
 
 
 def test_vectors_and_tokens_are_not_decayed() -> None:
@@ -50,3 +51,60 @@ def test_the_rate_rises_linearly_then_falls_to_nothing() -> None:
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="warmup_steps"):
         WarmupCosine(1.0, 10, 10)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8)])
+def test_orthogonal_brings_singular_values_near_one_and_keeps_their_directions(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    assert values.min() / values.norm() > 0.005  # smaller ones need more steps
+    found = u.T @ orthogonal(matrix) @ v.T
+    assert (found.diagonal() - 1).abs().max() < 0.35
+    torch.testing.assert_close(found, torch.diag(found.diagonal()), atol=1e-3, rtol=0)
+
+
+def test_muon_steps_kernels_by_the_spectral_norm_and_vectors_as_adam() -> None:
+    torch.manual_seed(0)
+    module = nn.Conv2d(6, 4, 3)
+    twin = nn.Conv2d(6, 4, 3)
+    twin.load_state_dict(module.state_dict())
+    muon = Muon(module, lr=0.02, vector_scale=0.5)
+    adam = torch.optim.Adam([twin.bias], lr=0.01, betas=(0.95, 0.999))
+    before = module.weight.detach().clone()
+    for scale in (1.0, 1000.0, 1e-3):  # Muon does not heed the size of a gradient
+        x = torch.randn(2, 6, 8, 8)
+        module.zero_grad()
+        (module(x).square().mean() * scale).backward()
+        muon.step()
+        if scale == 1.0:
+            change = (module.weight.detach() - before).reshape(4, -1)
+            assert torch.linalg.svdvals(change / 0.02).numpy() == pytest.approx(1.0, abs=0.35)
+        twin.bias.grad = module.bias.grad.clone()
+        adam.step()
+    torch.testing.assert_close(module.bias, twin.bias)
+
+
+def test_muon_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
+    def steps(module: nn.Module, optimizer: Muon, seeds: range) -> None:
+        for seed in seeds:
+            x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+            optimizer.zero_grad()
+            module(x).square().mean().backward()
+            optimizer.step()
+
+    def fresh() -> tuple[nn.Module, Muon]:
+        torch.manual_seed(1)
+        module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 2, 1))
+        return module, Muon(module, lr=0.02)
+
+    whole, optimizer = fresh()
+    steps(whole, optimizer, range(6))
+    first, optimizer = fresh()
+    steps(first, optimizer, range(3))
+    state, module_state = optimizer.state_dict(), first.state_dict()
+    second, optimizer = fresh()
+    second.load_state_dict(module_state)
+    optimizer.load_state_dict(state)
+    steps(second, optimizer, range(3, 6))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name

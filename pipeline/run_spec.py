@@ -150,6 +150,11 @@ class BodyMesh(Section):
     max_train: Positive
     max_test: Positive
     input_size: Positive
+    pool_grid: Positive
+    """The head sees the means of so many by so many cells of tokens: 1 is the paper's mean of all; an encoder of
+    a few blocks does not carry over where in the image a limb is, and learns nothing from that mean."""
+    head_width: Positive
+    """Hidden layers of the regressor; 1024 in SPIN, for features of 2048."""
     steps: Positive
     batch: Positive
     lr: Annotated[float, Field(gt=0)]

@@ -137,11 +137,13 @@ class BodyModel(nn.Module):
         return matrices[:, :, :2].reshape(-1, 6)
 
     def sample_betas(self, rng: np.random.Generator, count: int, male: bool | None = None) -> NDArray[np.float32]:
-        """(count, 10) betas of random adults: the people the model was built from, else standard normal."""
+        """(count, 10) betas of random adults: each between two of the people the model was built from, else
+        standard normal."""
         if self.shape_samples is None:
             return rng.standard_normal((count, 10)).astype(np.float32)
         among = self.shape_samples if male is None else self.shape_samples[self.shape_is_male == male]
-        return among[rng.integers(len(among), size=count)]
+        one, other = among[rng.integers(len(among), size=(2, count))]
+        return one + rng.random((count, 1), dtype=np.float32) * (other - one)
 
 
 def load(path: str | Path, kind: Kind = "smpl") -> BodyModel:

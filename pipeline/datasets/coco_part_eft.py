@@ -32,7 +32,7 @@ BOX_MARGIN = 1.2
 """EFT's square is a crop: so much larger than the person's box."""
 
 CHUNK = 40
-FILL = (0.5, 0.95)
+FILL = (0.45, 0.8)
 """Share of the frame that the stand-in's person takes."""
 PORTRAITS = 0.4
 """Share of the stand-in's photographs that stand upright."""
@@ -146,7 +146,7 @@ class CocoPartEft(Dataset):
             height, width = (sizes.width, sizes.height) if upright else (sizes.height, sizes.width)
             body = world.pose(moments[number].poses, moments[number].trans, world.betas(rng))
             outline = body.vertices[0].astype(np.float64)
-            [camera] = sample_around(rng, outline, (height, width), 1, fill=FILL, elevation_degrees=(-10, 25))
+            [camera] = sample_around(rng, outline, (height, width), 1, FILL, (-10, 25), azimuth=body.photographed_from)
             person = Person(body.vertices[0], body.joints[0], world.look(rng))
             rendering = world.photograph(person, camera, world.daylight(rng), world.background(rng, width, height))
             name = f"COCO_train2014_{FIRST_ID + number:012d}.jpg"

@@ -131,7 +131,7 @@ class PennAction(Dataset):
         body = world.pose(clip.poses, clip.trans, world.betas(rng))
         size_hw = (sizes.height, sizes.width)
         everywhere = body.vertices[:, ::10].reshape(-1, 3).astype(np.float64)
-        camera = framed(everywhere, rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(0, 15)), 0.9, size_hw)
+        camera = framed(everywhere, body.photographed_from(rng), np.deg2rad(rng.uniform(0, 15)), 0.9, size_hw)
         look, light = world.look(rng), world.daylight(rng)
         background = world.background(rng, sizes.width, sizes.height)
         joints = keypoints.penn13(body.coco)

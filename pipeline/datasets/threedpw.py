@@ -31,8 +31,8 @@ _KEYS = (
     "poses", "betas", "trans", "genders", "poses2d", "jointPositions", "cam_poses", "campose_valid", "cam_intrinsics",
 )  # fmt: skip
 URL = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
-FILL = 0.75
-"""Share of the frame's height that the stand-in's person takes on average."""
+FILL = 0.42
+"""Share of the frame's height that the stand-in's person takes on average: its square fits into the frame's width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class ThreeDPW(Dataset):
         split, number = shard.split("_")
         held_out = split == "test"
         rng = generator(seed, self.name, *shard.encode())
-        motions = world.motions(held_out)
+        motions = world.motions(held_out, "everyday")
         order = generator(seed, self.name, held_out).permutation(len(motions))
         motion = motions[order[int(number) % len(motions)]]
         clip = world.clip(rng, motion, sizes.frames * sizes.stride, FPS, on_the_spot=False)
@@ -172,7 +172,8 @@ class ThreeDPW(Dataset):
         middle = (body.vertices.min(axis=1) + body.vertices.max(axis=1)) / 2
         extent = float(np.ptp(body.vertices, axis=1).max())
         size_hw = (sizes.height, sizes.width)
-        cameras = hand_held(rng, middle, extent, size_hw, FPS, fill=FILL * sizes.height / min(size_hw))
+        azimuth = body.photographed_from(rng)
+        cameras = hand_held(rng, middle, extent, size_hw, FPS, azimuth, fill=FILL * sizes.height / min(size_hw))
         look, light = world.look(rng), world.daylight(rng)
         background = world.background(rng, sizes.width, sizes.height)
         filmed = np.arange(0, len(body), sizes.stride)

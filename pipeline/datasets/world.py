@@ -35,6 +35,8 @@ DARK, DARK_SHARE = 0.15, 0.15
 """Light is drawn again when more than that share of all directions gets less brightness than that."""
 _DIRECTIONS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 6)] * 3), axis=-1).reshape(-1, 3)
 _DIRECTIONS /= np.linalg.norm(_DIRECTIONS, axis=1, keepdims=True)
+FRONTAL = np.radians(50.0)
+"""Deviation of a photographer's place from right in front of the person."""
 POSE_GAP_S = 0.5
 """Poses drawn from one motion are at least so far apart."""
 
@@ -60,6 +62,11 @@ class Posed:
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    def photographed_from(self, rng: np.random.Generator) -> float:
+        """Azimuth of a camera that takes a picture of the first instant: more often of the face than of the back."""
+        facing = Rotation.from_rotvec(self.poses[0, :3]).apply([0.0, 0.0, 1.0])
+        return float(np.arctan2(facing[0], facing[2]) + rng.normal(0, FRONTAL))
 
     def turned(self, rotation: Array) -> tuple[Array, Array]:
         """(poses, transl) of the same bodies in a world turned by `rotation` (3, 3) about the origin.

@@ -7,6 +7,7 @@ image (paper section 3.2: several viewpoints per pose, the person fully visible)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,11 +122,12 @@ def sample_around(
     fill: tuple[float, float] = (0.5, 0.9),
     elevation_degrees: tuple[float, float] = (-10.0, 45.0),
     focal: float | None = None,
+    azimuth: Callable[[np.random.Generator], float] | None = None,
 ) -> list[Camera]:
     """`count` cameras around one body, each seeing every vertex (V, 3).
 
-    Azimuth uniform, elevation and fill uniform in their ranges, the person a little off the
-    centre where there is room. Raises RuntimeError when the body can not be brought into frame.
+    Azimuth uniform unless drawn by `azimuth`, elevation and fill uniform in their ranges, the
+    person a little off the centre where there is room. Raises RuntimeError when the body can not be brought into frame.
     """
     cameras: list[Camera] = []
     span = np.ptp(vertices, axis=0)
@@ -133,11 +135,11 @@ def sample_around(
     # A tenth of the vertices decides the distance; all of them decide whether the view is kept.
     coarse = vertices[::10]
     for _ in range(100 * count):
-        azimuth = rng.uniform(0, 2 * np.pi)
+        towards = rng.uniform(0, 2 * np.pi) if azimuth is None else azimuth(rng)
         elevation = np.deg2rad(rng.uniform(*elevation_degrees))
         target = middle + rng.uniform(-0.12, 0.12, 3) * span.max()
         wanted = rng.uniform(*fill)
-        camera = framed(coarse, azimuth, elevation, wanted, size_hw, target, focal)
+        camera = framed(coarse, towards, elevation, wanted, size_hw, target, focal)
         if frame_share(camera, vertices, size_hw) <= 1.0:
             cameras.append(camera)
             if len(cameras) == count:
@@ -174,14 +176,15 @@ def hand_held(
     extent: float,
     size_hw: tuple[int, int],
     fps: float,
+    azimuth: float,
     fill: float = 0.65,
     focal: float | None = None,
 ) -> list[Camera]:
     """One camera per frame that follows a person as someone walking along would.
 
     centres: (T, 3) metres, middle of the body per frame; extent: metres, its largest size over
-    the clip; fill: share of the shorter image side that `extent` takes on average. Position,
-    aim and roll drift and tremble smoothly; the person stays near the centre.
+    the clip; azimuth: radians, from where; fill: share of the shorter image side that `extent`
+    takes on average. Position, aim and roll drift and tremble smoothly; the person stays near the centre.
     """
     centres = np.asarray(centres, np.float64)
     length = len(centres)
@@ -189,13 +192,13 @@ def hand_held(
     # People follow with a lag of about a third of a second.
     followed = gaussian_filter1d(centres, max(fps / 3, 1e-3), axis=0, mode="nearest")
     distance = extent * focal / (fill * min(size_hw))
-    azimuth = rng.uniform(0, 2 * np.pi) + np.deg2rad(12) * _drift(rng, length, fps, 2.0)
+    azimuths = azimuth + np.deg2rad(12) * _drift(rng, length, fps, 2.0)
     elevation = np.deg2rad(rng.uniform(-3, 12) + 2 * _drift(rng, length, fps, 2.0))
     distances = distance * (1 + 0.06 * _drift(rng, length, fps, 2.0))
     aims = followed + 0.02 * extent * np.stack([_drift(rng, length, fps, 0.4) for _ in range(3)], axis=1)
     roll = np.deg2rad(1.5) * _drift(rng, length, fps, 0.8)
     return [
-        look_at(aims[i] + distances[i] * direction(azimuth[i], elevation[i]), aims[i], size_hw, focal, roll[i])
+        look_at(aims[i] + distances[i] * direction(azimuths[i], elevation[i]), aims[i], size_hw, focal, roll[i])
         for i in range(length)
     ]
 

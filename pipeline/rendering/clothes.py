@@ -108,10 +108,10 @@ def _upper(painter: Painter, overall: bool) -> None:
 
 
 def _prints(painter: Painter, shirt: Mask) -> None:
-    """A picture on the chest, another on the back, each on most shirts."""
+    """A picture on the chest, another on the back, each on every fourth shirt."""
     rng, texels = painter.rng, painter.texels
     neck = texels.joint("neck")
-    for towards, how_often in ((1, 0.55), (-1, 0.55)):
+    for towards, how_often in ((1, 0.25), (-1, 0.25)):
         if not shirt.any() or rng.random() > how_often:
             continue
         picture = random_print(rng, np.median(painter.colour[shirt], axis=0))

@@ -39,8 +39,10 @@ class Painter:
         self.head = texels.within("hair", "face")
 
     def cloth(self, mask: Mask) -> Array:
-        """(n, 3) colours of a random pattern on the masked texels."""
+        """(n, 3) colours of a random pattern on the masked texels; a vest has no cuffs, so n may be 0."""
         texels = self.texels
+        if not mask.any():
+            return np.zeros((0, 3))
         return random_cloth(self.rng, texels.metres_down[mask], self.across[mask], texels.position[mask])
 
     def wear(self, mask: Mask, colour: Array, label: str | None) -> None:

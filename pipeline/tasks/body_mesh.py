@@ -25,8 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models import checkpoints
+from models.croco import CroCoEncoder
 from models.encoder import encoder_of
 from models.heads.iterative_regressor import BodyParameters, IterativeRegressor
+from models.mae import MAEEncoder
 from models.rotations import matrix_to_rotation_6d
 from pipeline import bodies as body_models
 from pipeline import run_spec
@@ -83,15 +85,16 @@ INPUT_ERRORS = (
 
 
 class BodyMeshNetwork(nn.Module):
-    """Encoder, mean of its tokens, iterative regressor."""
+    """Encoder, means of its tokens over `pool_grid` x `pool_grid` cells of the image, iterative regressor."""
 
-    def __init__(self, encoder: nn.Module, head: IterativeRegressor) -> None:
+    def __init__(self, encoder: CroCoEncoder | MAEEncoder, head: IterativeRegressor, pool_grid: int = 1) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.pool_grid = encoder, head, pool_grid
 
     def forward(self, images: Tensor) -> BodyParameters:
         """(B, 3, S, S) normalised -> body parameters in the camera frame of the crop."""
-        return self.head(self.encoder(images).float().mean(dim=1))
+        tokens = self.encoder(images).float().transpose(1, 2).unflatten(2, self.encoder.grid)
+        return self.head(F.adaptive_avg_pool2d(tokens, self.pool_grid).flatten(1))
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,13 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     )
     folder = layout.task_checkpoint(STAGE, init, seed)
     facts = provenance.describe(fingerprint, inputs, seed, init=init, init_sha256=start)
-    config = {"architecture": "body_mesh", "encoder": network.encoder.config, "num_joints": 24}
+    config = {
+        "architecture": "body_mesh",
+        "encoder": network.encoder.config,
+        "num_joints": 24,
+        "pool_grid": spec.pool_grid,
+        "head_width": spec.head_width,
+    }
     checkpoints.save(folder, network.cpu(), provenance=facts, config=config)
     # The test may use other people's bodies than training: official 3DPW comes with gendered ones.
     test_skeleton = Skeleton(load_body(layout, spec.test_dataset, "neutral"))
@@ -235,9 +244,14 @@ def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -
     sign[:, 2] = torch.linalg.det(left @ right)
     mean = left @ (sign[..., None] * right)
     mean[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    head = IterativeRegressor(encoder.width, dropout=spec.dropout, start_pose=matrix_to_rotation_6d(mean).float())
+    head = IterativeRegressor(
+        encoder.width * spec.pool_grid**2,
+        hidden_width=spec.head_width,
+        dropout=spec.dropout,
+        start_pose=matrix_to_rotation_6d(mean).float(),
+    )
     head.reset_parameters(torch.Generator().manual_seed(seed))
-    return BodyMeshNetwork(encoder, head).train()
+    return BodyMeshNetwork(encoder, head, spec.pool_grid).train()
 
 
 def load_body(layout: Layout, dataset: str, gender: str) -> BodyModel:

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from pipeline.bodies.anatomy import CIHP_NAMES
 from pipeline.bodies.model import BodyModel
 from pipeline.rendering.clothes import Look, random_look
+from pipeline.rendering.painter import Painter
 from pipeline.rendering.patterns import PATTERNS
 from pipeline.rendering.texels import texels_of
 
@@ -99,6 +100,11 @@ def test_patterns_give_a_colour_everywhere(pattern: str) -> None:
     colours = PATTERNS[pattern][1](rng, points[:, 1], points[:, 0], points)
     assert colours.shape == (500, 3)
     assert np.isfinite(colours).all() and colours.min() >= 0 and colours.max() <= 255
+
+
+def test_a_garment_of_no_texels_has_no_colours(body: BodyModel) -> None:
+    painter = Painter(np.random.default_rng(0), texels_of(body, 64))
+    assert painter.cloth(np.zeros(len(painter.colour), bool)).shape == (0, 3)
 
 
 def test_a_body_without_regions_is_refused(body: BodyModel) -> None:

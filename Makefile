@@ -9,7 +9,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test serve tables doctor setup
+.PHONY: help repro test serve tables doctor setup scales
 help:
 	@echo "make repro    run the pipeline to reports/out/index.html (SCALE=mini, gpu or paper)"
 	@echo "make test     run the tests"
@@ -31,6 +31,10 @@ tables: setup
 
 doctor: setup
 	@python -m flows.doctor --scale $(SCALE)
+
+# For those who change the graph: each scale has its own copy of it.
+scales:
+	@for scale in scales/*; do cp dvc.yaml $$scale/dvc.yaml && cp tables/dvc.yaml $$scale/tables/dvc.yaml; done
 
 setup:
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh ./setup.sh

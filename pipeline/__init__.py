@@ -1,1 +1,0 @@
-"""What the stages compute. Knows neither Prefect nor DVC."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pipeline import datasets, frames
 from pipeline.datasets import Quarantine, keypoints
@@ -15,6 +16,7 @@ from pipeline.datasets.base import one_thread, project
 from pipeline.datasets.world import Posed, World
 from pipeline.motions.sampling import person
 from pipeline.records import FrameRecord
+from pipeline.rendering.cameras import direction
 from tests.pipeline.datasets.conftest import SIZES
 
 PEOPLE = [name for name in datasets.names() if name != "coco"]
@@ -161,6 +163,17 @@ def test_motions_of_the_test_set_are_by_people_whom_no_training_set_shows(world:
     assert train
     assert test
     assert not train & test
+
+
+def test_photographs_show_the_front_more_often_than_the_back(world: World) -> None:
+    rng = np.random.default_rng(0)
+    [motion] = world.moments(rng, 1)
+    body = world.pose(motion.poses, motion.trans, np.zeros(10))
+    facing = Rotation.from_rotvec(body.poses[0, :3]).apply([0.0, 0.0, 1.0])
+    towards = np.array([direction(body.photographed_from(rng), 0.0) for _ in range(400)])
+    flat = facing * [1, 0, 1] / np.linalg.norm(facing * [1, 0, 1])
+    # A normal deviation of 50 degrees leaves 93 % in front of the shoulders.
+    assert 0.88 < (towards @ flat > 0).mean() < 0.98
 
 
 def test_shapes_of_the_test_set_are_in_no_training_set(standins: Path) -> None:

@@ -75,6 +75,22 @@ def test_runs_of_one_seed_share_head_and_batches_whatever_the_encoder(layout: La
     assert sorted(seen) == sorted(2 * samples.frame_ids)
 
 
+def test_a_pool_grid_of_one_is_the_papers_mean_of_all_tokens(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL, body_mesh__pool_grid=1)
+    samples = read_samples(
+        layout.records("coco_part_eft"),
+        layout.crops("body_mesh", "coco_part_eft"),
+        "train",
+        4,
+        Skeleton(load_body(layout.smpl)),
+    )
+    network = build_network(layout.checkpoint("random"), samples.bodies, params.body_mesh, 5)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = network.head(network.encoder(images).mean(dim=1))
+    torch.testing.assert_close(network(images).rotations, expected.rotations)
+    torch.testing.assert_close(network(images).camera, expected.camera)
+
+
 class Oracle(BodyMeshNetwork):
     """Answers with the true parameters, whatever it sees."""
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Optimizer = Literal["adamw", "muon"]
+"""AdamW is the field's; Muon learns several times faster where there are only minutes to learn in."""
 
 
 class ParamsError(ValueError):
@@ -126,10 +128,12 @@ class Pretrain(Section):
     steps: Positive
     warmup_steps: int
     batch: Positive
+    optimizer: Optimizer
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate, already scaled to the batch."""
     weight_decay: float
     betas: tuple[float, float]
+    """Of AdamW."""
     heldout: Share
     """Share of the pairs kept for validation, in whole groups that share frames."""
     jitter: Share
@@ -137,6 +141,12 @@ class Pretrain(Section):
     precision: Literal["fp32", "bf16"]
     checkpoint_every: Positive
     seed: int
+
+    @model_validator(mode="after")
+    def _muon_is_plain(self) -> Pretrain:
+        if self.optimizer == "muon" and self.weight_decay:
+            raise ValueError("optimizer: muon has no weight decay here; set weight_decay: 0")
+        return self
 
 
 class BodyMesh(Section):
@@ -157,6 +167,7 @@ class BodyMesh(Section):
     """Hidden layers of the regressor; 1024 in SPIN, for features of 2048."""
     steps: Positive
     batch: Positive
+    optimizer: Optimizer
     lr: Annotated[float, Field(gt=0)]
     weight_decay: float
     layer_decay: Share
@@ -179,6 +190,12 @@ class BodyMesh(Section):
     def _at_least_one(self) -> BodyMesh:
         if not self.inits or not self.seeds:
             raise ValueError("inits and seeds must each name at least one entry")
+        return self
+
+    @model_validator(mode="after")
+    def _muon_is_plain(self) -> BodyMesh:
+        if self.optimizer == "muon" and (self.weight_decay or self.layer_decay != 1):
+            raise ValueError("optimizer: muon has one rate for all layers and no decay here; set weight_decay: 0")
         return self
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import frames
-from pipeline.datasets.base import Dataset, box_around
+from pipeline.datasets.base import JOINT_MARGIN, Dataset, box_around
 from pipeline.datasets.pickles import load_arrays
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
@@ -30,8 +30,6 @@ FPS = 60.0
 CAMERAS = tuple(f"c{number:02d}" for number in range(1, 10))
 CM = 0.01
 MIN_KEYPOINTS = 6
-JOINT_MARGIN = 0.1
-"""Joints lie inside the outline: their box is widened by this share of its longer side."""
 ANNOTATIONS = "aist_plusplus_final"
 
 

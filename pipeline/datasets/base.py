@@ -107,6 +107,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+JOINT_MARGIN = 0.1
+"""Joints and keypoints lie inside the outline: their box, widened by this share of its longer side on each side, is
+about the person's (measured on rendered people: 1.19 times as long, 1.13 to 1.26 for nine of ten)."""
 MARKER = "STANDIN.md"
 
 

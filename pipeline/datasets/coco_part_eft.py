@@ -137,8 +137,9 @@ class CocoPartEft(Dataset):
         return chunks(sizes.images, CHUNK)
 
     def write_shard(self, shard: str, folder: Path, world: World, seed: int, sizes: Sizes) -> None:
-        # All poses are drawn together, so that no two photographs show the same moment.
-        moments = world.moments(generator(seed, self.name), sizes.images)
+        # Photographs of COCO are of everyday scenes. All poses are drawn together, so that no two photographs show
+        # the same moment as long as there are others.
+        moments = world.moments(generator(seed, self.name), sizes.images, "everyday")
         samples = []
         for number in chunk(shard, sizes.images, CHUNK):
             rng = generator(seed, self.name, number)

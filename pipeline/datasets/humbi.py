@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets import keypoints
-from pipeline.datasets.base import Box, Dataset, box_around, image_size, overlaps, project
+from pipeline.datasets.base import JOINT_MARGIN, Box, Dataset, box_around, image_size, overlaps, project
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
 from pipeline.datasets.world import World, generator, write_jpeg
@@ -24,9 +24,6 @@ from pipeline.rendering.light import studio_light
 from pipeline.rendering.scene import Person
 
 HEADER_LINES = 3
-JOINT_MARGIN = 0.1
-"""Joints lie inside the outline: widen their box by this share where no mesh is given."""
-
 UPSIDE_DOWN = np.diag([1.0, -1.0, -1.0])
 """Half a turn about x: our y-up world to HUMBI's, whose up is -y."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets import keypoints
-from pipeline.datasets.base import Dataset, box_around, image_size
+from pipeline.datasets.base import JOINT_MARGIN, Dataset, box_around, image_size
 from pipeline.datasets.pickles import load_arrays
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
@@ -52,8 +52,9 @@ class ThreeDPW(Dataset):
     """One record per actor and 30 Hz frame with a valid camera pose and 2D keypoints.
 
     World frame of the recording, metres; body parameters are gendered SMPL in that frame.
-    The box is the extent of the confident 2D keypoints, which is what the evaluation
-    protocol of the 3DPW test set crops by.
+    The box is the extent of the confident 2D keypoints, widened to that of the person: the
+    evaluation protocol of the 3DPW test set crops by keypoints too, but those end at eyes and
+    ankles, and the boxes of the training set (COCO-Part-EFT) hold heads and feet.
     """
 
     name = "3dpw"
@@ -132,7 +133,7 @@ class ThreeDPW(Dataset):
                     image=f"imageFiles/{sequence}/{image}",
                     width=size[0],
                     height=size[1],
-                    box=box_around(points[frame, confident, :2]),
+                    box=box_around(points[frame, confident, :2], JOINT_MARGIN),
                     time_s=frame / FPS,
                     keypoints_2d=np.where(confident[:, None], points[frame], 0.0),
                     keypoint_set="openpose18",

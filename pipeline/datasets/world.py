@@ -125,13 +125,13 @@ class World:
         motions = self._motions["test" if held_out else "train"]
         return [motion for motion in motions if motion.name.split("/")[0] == kind] or motions
 
-    def moments(self, rng: np.random.Generator, count: int, held_out: bool = False, instants: int = 1) -> list[Motion]:
+    def moments(self, rng: np.random.Generator, count: int, kind: str | None = None, instants: int = 1) -> list[Motion]:
         """`count` moments of different motions or at least half a second apart in one motion.
 
         Each is a motion of `instants` frames half a second apart (`fps` 2), turned about the
-        vertical at random and standing above the origin at its first frame.
+        vertical at random and standing above the origin at its first frame. No held-out person; `kind` as in `motions`.
         """
-        motions = self.motions(held_out)
+        motions = self.motions(held_out=False, kind=kind)
         drawn = []
         for index, start in sample_frames(motions, rng, count, POSE_GAP_S):
             motion = motions[index]

@@ -56,7 +56,7 @@ from pipeline.tasks.skeleton import Skeleton
 from pipeline.training import provenance
 from pipeline.training.checkpoint import TrainingError
 from pipeline.training.loop import step_seed, train
-from pipeline.training.optimizer import WarmupCosine, adamw
+from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 
@@ -186,8 +186,13 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     history = train(
         network,
         BodyMeshTask(network, samples, skeleton, spec, seed, device),
-        adamw(
-            network, lr=spec.lr, weight_decay=spec.weight_decay, encoder_prefix="encoder.", layer_decay=spec.layer_decay
+        build(
+            spec.optimizer,
+            network,
+            lr=spec.lr,
+            weight_decay=spec.weight_decay,
+            encoder_prefix="encoder.",
+            layer_decay=spec.layer_decay,
         ),
         WarmupCosine(spec.lr, spec.steps, spec.warmup_steps),
         seed=seed,

@@ -1,5 +1,5 @@
 """AdamW with the two habits of ViT training: no decay on vectors, smaller steps for early layers;
-Muon for convolutional networks that have few steps to learn in; and the learning rate of every step
+Muon for networks that have few steps to learn in; and the learning rate of every step
 (CroCo-Human is silent on all; recipes of CroCo and MAE for AdamW, Jordan et al. 2024 for Muon)."""
 
 from __future__ import annotations
@@ -47,6 +47,24 @@ def adamw(
         for (scale, decay), values in groups.items()
     ]
     return torch.optim.AdamW(listed, lr=lr, betas=betas, fused=True)
+
+
+def build(
+    name: str,
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    encoder_prefix: str | None = None,
+    layer_decay: float = 1.0,
+) -> torch.optim.Optimizer:
+    """`adamw` or `muon` by name; Muon has the learning rate alone, the params file holds the others at rest."""
+    if name == "muon":
+        return Muon(module, lr=lr)
+    return adamw(
+        module, lr=lr, weight_decay=weight_decay, betas=betas, encoder_prefix=encoder_prefix, layer_decay=layer_decay
+    )
 
 
 class Muon(torch.optim.Optimizer):

@@ -32,7 +32,7 @@ from pipeline.training import provenance
 from pipeline.training.checkpoint import TrainingError
 from pipeline.training.completion import Completing, CrossCompletion, SingleCompletion, pictures, reference_use
 from pipeline.training.loop import Task, train
-from pipeline.training.optimizer import WarmupCosine, adamw
+from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 
@@ -79,7 +79,7 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     history = train(
         model,
         task,
-        adamw(model, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas),
+        build(run.optimizer, model, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas),
         WarmupCosine(run.lr, run.steps, run.warmup_steps),
         seed=run.seed,
         precision=run.precision,

@@ -105,6 +105,10 @@ class IterativeRegressor(nn.Module):
             x = self.dropout(self.fc1(torch.cat([feature, estimate.to(feature.dtype)], dim=1)))
             x = self.dropout(self.fc2(x))
             estimate = estimate + torch.cat([self.decpose(x), self.decshape(x), self.deccam(x)], dim=1)
+        return self.parameters_of(estimate)
+
+    def parameters_of(self, estimate: Tensor) -> BodyParameters:
+        """Of an estimate (B, 6 J + 13), such as `start`: pose, betas, camera."""
         pose, betas, camera = estimate.split(self.sizes, dim=1)
         rotations_6d = pose.reshape(-1, self.num_joints, 6)
         return BodyParameters(rotation_6d_to_matrix(rotations_6d.float()), betas, camera, rotations_6d)

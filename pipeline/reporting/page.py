@@ -132,6 +132,7 @@ def render(
             )
         ],
         on_the_way=on_the_way(reference, metrics),
+        mean_pose=mean_pose(metrics),
         any_stale=any(cell.stale for filled in tables.values() for cell in filled.cells.values()),
         plots=plots,
         galleries=galleries,
@@ -220,6 +221,12 @@ def on_the_way(reference: Reference, metrics: MetricTable) -> list[tuple[Metrics
     return [
         (file, sorted(file.values.items())) for file in metrics.files if file.stage not in in_tables and file.values
     ]
+
+
+def mean_pose(metrics: MetricTable) -> Value | None:
+    """Error of a body in the mean training pose; the same in every fine-tuning, which all have the same data."""
+    found = (file.values.get("pa_mpjpe_of_mean_pose") for file in metrics.of("body_mesh"))
+    return next(filter(None, found), None)
 
 
 def stage_times(metrics: MetricTable) -> list[tuple[str, int, float]]:

@@ -37,6 +37,8 @@ def test_the_file_of_the_project_is_valid():
         (("pretrain", "croco_body", "datasets"), {"nowhere": 1.0}, r"'nowhere' is not one of"),
         (("body_mesh", "inits"), ["croco_boby"], r"body_mesh.inits: 'croco_boby' is not one of"),
         (("body_mesh", "seeds"), [], "inits and seeds must each name at least one entry"),
+        (("pretrain", "croco_body", "weight_decay"), 0.05, "muon has no weight decay here; set weight_decay: 0"),
+        (("body_mesh", "layer_decay"), 0.8, "muon has one rate for all layers and no decay here"),
         (("scale",), "../elsewhere", "String should match pattern"),
         (("crops", "size"), "big", r"crops.size: .*\(found 'big'\)"),
     ],

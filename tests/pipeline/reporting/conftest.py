@@ -39,6 +39,7 @@ def write_metrics(layout: Layout, params: Params) -> WriteMetrics:
         path = layout.metrics("body_mesh", f"{init}-{seed}")
         path.parent.mkdir(parents=True, exist_ok=True)
         values = {"pa_mpjpe": pa_mpjpe, "mpjpe": 1.5 * pa_mpjpe, "pa_mpvpe": 1.2 * pa_mpjpe, "mpvpe": 2 * pa_mpjpe}
+        values["pa_mpjpe_of_mean_pose"] = 123.4
         content = {
             "stage": "body_mesh",
             "task": "body_mesh",

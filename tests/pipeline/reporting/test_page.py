@@ -87,6 +87,11 @@ def test_the_headline_opens_the_page_with_paper_ours_and_order(measured):
         assert shown in first
 
 
+def test_errors_stand_beside_that_of_not_looking_at_the_image(measured):
+    text = (report(measured) / "index.html").read_text()
+    assert "has a PA-MPJPE of 123.4 mm on the same 320 images" in text
+
+
 def test_the_same_inputs_give_the_same_bytes(measured):
     folder = report(measured)
     before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

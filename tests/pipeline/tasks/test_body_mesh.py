@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from models import checkpoints
+from models.heads.iterative_regressor import IterativeRegressor
+from models.rotations import matrix_to_rotation_6d
 from pipeline.bodies import load as load_body
 from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
-from pipeline.tasks.body_mesh import BodyMeshNetwork, BodyMeshTask, body_mesh, build_network, evaluate
+from pipeline.tasks.body_mesh import BodyMeshNetwork, BodyMeshTask, MeanPose, body_mesh, build_network, evaluate
 from pipeline.tasks.body_mesh import load_body as body_of
 from pipeline.tasks.body_mesh_data import read_samples
 from pipeline.tasks.skeleton import Skeleton
@@ -46,7 +49,7 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, in
     metrics = read_file(layout.metrics("body_mesh", f"{init}-3"), "test")
     assert metrics.init == init
     assert metrics.seed == 3
-    assert set(metrics.values) == {"mpjpe", "pa_mpjpe", "mpvpe", "pa_mpvpe"}
+    assert set(metrics.values) == {"mpjpe", "pa_mpjpe", "mpvpe", "pa_mpvpe", "pa_mpjpe_of_mean_pose"}
     assert all(value.unit == "mm" and value.n == 12 and value.value > 0 for value in metrics.values.values())
     assert metrics.checkpoint is not None
     assert metrics.checkpoint.sha256 == checkpoints.fingerprint(layout.task_checkpoint("body_mesh", init, 3))
@@ -118,6 +121,17 @@ def test_the_truth_has_no_error_and_a_turned_truth_only_an_unaligned_one(layout:
     values = evaluate(Oracle(turned, bodies.betas), samples, body, {"neutral": body}, 64)
     assert values["pa_mpjpe"].value < 1e-2
     assert values["mpjpe"].value > 100
+
+
+def test_the_mean_pose_errs_by_how_far_the_true_pose_is_from_it(layout: Layout) -> None:
+    body = load_body(layout.smpl)
+    samples = read_samples(layout.records("3dpw"), layout.crops("body", "3dpw"), "test", 16, Skeleton(body))
+    one = replace(samples, rows=samples.rows[:1], frame_ids=samples.frame_ids[:1], genders=samples.genders[:1],
+                  bodies=samples.bodies.take(torch.arange(1)))  # fmt: skip
+    pose = matrix_to_rotation_6d(one.bodies.rotations[0])
+    answer = MeanPose(IterativeRegressor(4, start_pose=pose, start_betas=one.bodies.betas[0]))
+    assert evaluate(answer, one, body, {"neutral": body}, 64)["pa_mpjpe"].value < 1e-2
+    assert evaluate(answer, samples, body, {"neutral": body}, 64)["pa_mpjpe"].value > 1
 
 
 def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(layout: Layout) -> None:

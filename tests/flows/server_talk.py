@@ -50,12 +50,23 @@ def until(condition: Callable[[], Any], seconds: float) -> Any:
     return found
 
 
+def heed_interrupts() -> None:
+    """For a new process: whoever runs the tests in the background of a script has Ctrl-C ignored, and that is
+    handed down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def serving(project: Path, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m flows.serve` in a project, its output in `log`; ended as by Ctrl-C."""
     with log.open("w") as out:
         serve = subprocess.Popen(
-            [sys.executable, "-m", "flows.serve"], cwd=project, env=environment, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "flows.serve"],
+            cwd=project,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=heed_interrupts,
         )
     try:
         yield serve

@@ -14,7 +14,7 @@ from pipeline.reporting.metric_table import MetricsError
 def test_every_value_becomes_a_row_that_names_its_file(measured):
     table = metric_table.read(measured)
     rows = list(table.measurements())
-    assert len(rows) == 3 * 3 * 4
+    assert len(rows) == 3 * 3 * 5
     assert {row.path.exists() for row in rows} == {True}
     assert [file.seed for file in table.of("body_mesh", "croco_body")] == [0, 1, 2]
     assert [file.seed for file in table.of("body_mesh", "croco_body", seeds=(2,))] == [2]

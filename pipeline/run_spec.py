@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Optimizer = Literal["adamw", "muon"]
-"""AdamW is the field's; Muon learns several times faster where there are only minutes to learn in."""
 
 
 class ParamsError(ValueError):
@@ -26,6 +24,29 @@ class ParamsError(ValueError):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdamW(Section):
+    """The optimiser of the field."""
+
+    name: Literal["adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate, already scaled to the batch."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of an encoder's block over that of the block above it, in fine-tuning."""
+
+
+class Muon(Section):
+    """The optimiser that learns several times faster where there are only minutes to learn in."""
+
+    name: Literal["muon"]
+    lr: Annotated[float, Field(gt=0)]
+    """Peak spectral norm of a step."""
+
+
+Optimizer = Annotated[AdamW | Muon, Field(discriminator="name")]
 
 
 class Bodies(Section):
@@ -79,7 +100,7 @@ class Parser(Section):
     """Side in px that crops are brought to before they are parsed; a label map has size / 8 cells a side."""
     steps: Positive
     batch: Positive
-    lr: Annotated[float, Field(gt=0)]
+    optimizer: Optimizer
     seed: int
 
 
@@ -129,11 +150,6 @@ class Pretrain(Section):
     warmup_steps: int
     batch: Positive
     optimizer: Optimizer
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate, already scaled to the batch."""
-    weight_decay: float
-    betas: tuple[float, float]
-    """Of AdamW."""
     heldout: Share
     """Share of the pairs kept for validation, in whole groups that share frames."""
     jitter: Share
@@ -143,9 +159,9 @@ class Pretrain(Section):
     seed: int
 
     @model_validator(mode="after")
-    def _muon_is_plain(self) -> Pretrain:
-        if self.optimizer == "muon" and self.weight_decay:
-            raise ValueError("optimizer: muon has no weight decay here; set weight_decay: 0")
+    def _layers_learn_alike(self) -> Pretrain:
+        if isinstance(self.optimizer, AdamW) and self.optimizer.layer_decay != 1:
+            raise ValueError("optimizer.layer_decay is for fine-tuning; remove it")
         return self
 
 
@@ -168,9 +184,6 @@ class BodyMesh(Section):
     steps: Positive
     batch: Positive
     optimizer: Optimizer
-    lr: Annotated[float, Field(gt=0)]
-    weight_decay: float
-    layer_decay: Share
     drop_path: Share
     dropout: Share
     warmup_steps: int
@@ -190,12 +203,6 @@ class BodyMesh(Section):
     def _at_least_one(self) -> BodyMesh:
         if not self.inits or not self.seeds:
             raise ValueError("inits and seeds must each name at least one entry")
-        return self
-
-    @model_validator(mode="after")
-    def _muon_is_plain(self) -> BodyMesh:
-        if self.optimizer == "muon" and (self.weight_decay or self.layer_decay != 1):
-            raise ValueError("optimizer: muon has one rate for all layers and no decay here; set weight_decay: 0")
         return self
 
 

@@ -200,15 +200,8 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     history = train(
         network,
         BodyMeshTask(network, samples, skeleton, spec, seed, device),
-        build(
-            spec.optimizer,
-            network,
-            lr=spec.lr,
-            weight_decay=spec.weight_decay,
-            encoder_prefix="encoder.",
-            layer_decay=spec.layer_decay,
-        ),
-        WarmupCosine(spec.lr, spec.steps, spec.warmup_steps),
+        build(spec.optimizer, network, encoder_prefix="encoder."),
+        WarmupCosine(spec.optimizer.lr, spec.steps, spec.warmup_steps),
         seed=seed,
         precision=spec.precision,
         scratch=scratch,

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import run_spec
+
 _BLOCK = re.compile(r"(?:^|\.)(?:enc_blocks|blocks)\.(\d+)\.")
 
 
@@ -50,21 +52,12 @@ def adamw(
 
 
 def build(
-    name: str,
-    module: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    encoder_prefix: str | None = None,
-    layer_decay: float = 1.0,
+    spec: run_spec.AdamW | run_spec.Muon, module: nn.Module, encoder_prefix: str | None = None
 ) -> torch.optim.Optimizer:
-    """`adamw` or `muon` by name; Muon has the learning rate alone, the params file holds the others at rest."""
-    if name == "muon":
-        return Muon(module, lr=lr)
-    return adamw(
-        module, lr=lr, weight_decay=weight_decay, betas=betas, encoder_prefix=encoder_prefix, layer_decay=layer_decay
-    )
+    """The optimiser that the params file describes, over the parameters that ask for gradients."""
+    if isinstance(spec, run_spec.Muon):
+        return Muon(module, lr=spec.lr)
+    return adamw(module, **spec.model_dump(exclude={"name"}), encoder_prefix=encoder_prefix)
 
 
 class Muon(torch.optim.Optimizer):
@@ -127,13 +120,19 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     """About the orthogonal factor of a matrix (R, C): its singular values are brought near 1, within a third.
 
     Newton-Schulz iteration with Jordan's coefficients, which rise fast from small values rather than settle at 1.
+    Each step multiplies the matrix X by a polynomial of X X^T, so it is enough to follow the small square matrix
+    and to multiply X once: half the work where one side is much longer.
     """
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / (x.norm() + 1e-7)
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T, steps).T
+    x = matrix / (matrix.norm() + 1e-7)
+    square = x @ x.T
+    identity = factor = torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+        step = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
+        factor = step @ factor
+        square = step @ step @ square
+    return factor @ x
 
 
 def _block(name: str) -> int:

@@ -34,7 +34,7 @@ from pipeline.silhouettes import load_parser
 from pipeline.training import provenance
 from pipeline.training.checkpoint import TrainingError
 from pipeline.training.loop import train
-from pipeline.training.optimizer import Muon, WarmupCosine
+from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.parser_data import LabelledCrops, read_labelled, training_views
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
@@ -157,8 +157,8 @@ def train_parser(params: Params, layout: Layout) -> None:
         ParsingTask(
             model, crops, size=params.crops.size, input_size=spec.size, batch=spec.batch, seed=spec.seed, device=device
         ),
-        Muon(model, lr=spec.lr),
-        WarmupCosine(spec.lr, spec.steps, round(WARMUP_SHARE * spec.steps)),
+        build(spec.optimizer, model),
+        WarmupCosine(spec.optimizer.lr, spec.steps, round(WARMUP_SHARE * spec.steps)),
         seed=spec.seed,
         precision="fp32",
         scratch=scratch,

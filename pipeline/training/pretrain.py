@@ -79,8 +79,8 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     history = train(
         model,
         task,
-        build(run.optimizer, model, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas),
-        WarmupCosine(run.lr, run.steps, run.warmup_steps),
+        build(run.optimizer, model),
+        WarmupCosine(run.optimizer.lr, run.steps, run.warmup_steps),
         seed=run.seed,
         precision=run.precision,
         scratch=scratch,

@@ -53,7 +53,7 @@ def test_what_params_ask_for_is_not_marked(measured, pretrained, stale, write_me
 
 
 def test_other_parameters_of_fine_tuning_are_seen(measured, params, stale):
-    body_mesh = params.body_mesh.model_copy(update={"lr": 0.5})
+    body_mesh = params.body_mesh.model_copy(update={"dropout": 0.5})
     other = params.model_copy(update={"body_mesh": body_mesh})
     assert stale(other) == "measured with other parameters than params.yaml has now"
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from models import catalog
 from models.encoder import encoder_of
+from pipeline import run_spec
 from pipeline.training.optimizer import Muon, WarmupCosine, adamw, build, orthogonal, set_lr
 
 
@@ -110,10 +111,10 @@ def test_muon_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_the_params_file_names_the_optimizer() -> None:
+def test_the_params_file_describes_the_optimizer() -> None:
     module = nn.Sequential(nn.Linear(4, 4))
-    assert isinstance(build("muon", module, lr=0.02, weight_decay=0.0), Muon)
-    optimizer = build("adamw", module, lr=0.1, weight_decay=0.05, betas=(0.9, 0.95))
+    assert isinstance(build(run_spec.Muon(name="muon", lr=0.02), module), Muon)
+    optimizer = build(run_spec.AdamW(name="adamw", lr=0.1, weight_decay=0.05, betas=(0.9, 0.95)), module)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.9, 0.95)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}

@@ -67,16 +67,16 @@ class Layout:
     def checkpoint(self, name: str) -> Path:
         return self.data / "checkpoints" / name
 
-    def task_checkpoint(self, task: str, run: str, seed: int) -> Path:
-        return self.data / "task_checkpoints" / task / f"{run}-{seed}"
+    def task_checkpoint(self, task: str, name: str) -> Path:
+        return self.data / "task_checkpoints" / task / name
 
     def metrics(self, stage: str, name: str) -> Path:
         """Small JSON, kept in git: what was measured."""
         return self.root / "reports" / "metrics" / self.scale / stage / f"{name}.json"
 
     def history(self, stage: str, name: str) -> Path:
-        """JSON lines of a training run (loss curves), kept in git like the metrics."""
-        return self.root / "reports" / "metrics" / self.scale / stage / f"{name}.history.jsonl"
+        """Losses of a training run over its steps (CSV), kept in git like the metrics."""
+        return self.root / "reports" / "histories" / self.scale / stage / f"{name}.csv"
 
     def pictures(self, stage: str, name: str) -> Path:
         """Pictures a stage draws for the report."""

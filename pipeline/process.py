@@ -1,4 +1,5 @@
 """A long process as a good child: it dies with the command that started it, and stops between two steps.
+And a good parent: several commands side by side that stop when it is told to.
 
 `dvc repro` may be killed while a stage runs. An orphaned stage would go on and overwrite what
 a later run has written, so every training stage asks for a signal at its parent's death.
@@ -10,7 +11,10 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -58,3 +62,41 @@ class StopRequest:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(commands: Sequence[Sequence[str]], at_once: int) -> None:
+    """Run commands, `at_once` of them at a time, to their end.
+
+    When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for.
+
+    Raises SystemExit: with the status of the command that failed, or with 143 or 130 after a signal.
+    """
+    waiting, running = list(commands), dict[int, subprocess.Popen[bytes]]()
+    with StopRequest() as stop:
+        while (waiting or running) and stop.code is None:
+            for place in range(at_once):
+                if waiting and place not in running:
+                    running[place] = _start(waiting.pop(0), place)
+            time.sleep(0.05)
+            ended = {place: status for place in running if (status := running[place].poll()) is not None}
+            for place, status in ended.items():
+                del running[place]
+                stop.code = stop.code or status or None
+    for process in running.values():
+        process.terminate()
+    for process in running.values():
+        process.wait()
+    if stop.code is not None:
+        raise SystemExit(stop.code)
+
+
+def _start(command: Sequence[str], place: int) -> subprocess.Popen[bytes]:
+    # On a terminal each has a line of its own for its progress bar (read by tqdm).
+    lines = {"TQDM_POSITION": str(place)} if sys.stderr.isatty() else {}
+    # A session of its own: Ctrl-C comes to it through us, once; a second signal would end it in mid-step.
+    return subprocess.Popen(command, env={**os.environ, **lines}, start_new_session=True)

@@ -17,7 +17,6 @@ import yaml
 from flows.parameters import params_files
 from pipeline import datasets, run_spec
 from pipeline.layout import Layout
-from pipeline.run_spec import BodyMesh
 
 PROJECT = Path(__file__).resolve().parents[1]
 SCALES = [PROJECT / name for name in params_files()]
@@ -90,18 +89,10 @@ def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
             assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"
 
 
-@pytest.mark.parametrize(
-    ("file", "stage"), [("dvc.yaml", "finetune_body_mesh"), ("tables/dvc.yaml", "finetune_body_mesh_ablation")]
-)
-def test_fine_tuning_depends_on_every_parameter_but_the_lists_of_what_to_run(file: str, stage: str) -> None:
-    (parameters,) = stages(file)[stage]["params"][0].values()
-    assert set(parameters) == {f"body_mesh.{name}" for name in BodyMesh.model_fields if name not in ("inits", "seeds")}
-
-
 def test_the_tables_graph_fine_tunes_every_ablation() -> None:
     for path in SCALES:
         ablations = yaml.safe_load(path.read_text())["ablations"]
-        assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["matrix"]["init"] == list(ablations)
+        assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == list(ablations)
 
 
 @pytest.mark.parametrize("file", ["dvc.yaml", "tables/dvc.yaml"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.layout import PROJECT, Layout
 from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, table_files, tables
-from pipeline.reporting.metric_table import HISTORY_SUFFIX, MetricTable
+from pipeline.reporting.metric_table import MetricTable
 from pipeline.run_spec import Params, load
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def draw_plots(params: Params, layout: Layout, metrics: MetricTable, filled: Map
     cells = [cell for table in filled.values() for cell in table.cells.values()]
     for stage, run in sorted({(cell.stage, cell.run) for cell in cells if cell.ours and cell.stage and cell.run}):
         paths = {
-            file.seed: file.path.with_name(file.path.stem + HISTORY_SUFFIX)
+            file.seed: layout.history(stage, f"{run}/{file.seed}")
             for file in metrics.of(stage, run, params.body_mesh.seeds)
         }
         of_seeds = {f"seed {seed}": metric_table.read_history(path) for seed, path in paths.items() if path.is_file()}

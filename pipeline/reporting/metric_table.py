@@ -1,4 +1,4 @@
-"""Metrics files of one scale (reports/metrics/<scale>/<stage>/*.json) -> one checked long table.
+"""Metrics files of one scale (reports/metrics/<scale>/<stage>/**/*.json) -> one checked long table.
 
 One file per (initialisation, task, seed); one row of the table per value in it, with unit,
 number of samples and the file it came from, so that any number of the report leads back.
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.layout import Layout
-
-HISTORY_SUFFIX = ".history.jsonl"
 
 
 class MetricsError(ValueError):
@@ -126,7 +123,10 @@ def read(layout: Layout) -> MetricTable:
     Raises MetricsError naming the file and the key.
     """
     folder = layout.root / "reports" / "metrics" / layout.scale
-    files = [read_file(path, layout.scale) for path in sorted(folder.glob("*/*.json"))]
+    files = [read_file(path, layout.scale) for path in sorted(folder.rglob("*.json"))]
+    for file in files:
+        if file.stage != (lies := file.path.relative_to(folder).parts[0]):
+            raise MetricsError(f"{file.path}: key stage is {file.stage!r}, but the file lies under {lies!r}")
     files.sort(key=lambda file: (file.stage, file.name, -1 if file.seed is None else file.seed))
     for one, next_ in pairwise(files):
         if (one.stage, one.name, one.seed) == (next_.stage, next_.name, next_.seed):
@@ -149,24 +149,22 @@ def read_file(path: Path, scale: str) -> MetricsFile:
         raise MetricsError(f"{path}: {wrong}; run its stage again") from error
     if file.scale != scale:
         raise MetricsError(f"{path}: key scale is {file.scale!r}, but the file lies under {scale!r}")
-    if file.stage != path.parent.name:
-        raise MetricsError(f"{path}: key stage is {file.stage!r}, but the file lies under {path.parent.name!r}")
     return file
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The steps of a training run (JSON lines with at least `step` and `loss`), in the order of the steps.
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Losses of a training run over its steps: a CSV file with at least the columns `step` and `loss`.
 
-    A resumed run may log a step twice; the later line counts.
     Raises MetricsError naming file and line.
     """
-    steps: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            steps[int(entry["step"])] = {**entry, "loss": float(entry["loss"])}
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise MetricsError(f"{path}:{number}: expected an object with step and loss ({error!r})") from error
-    return [steps[step] for step in sorted(steps)]
+    with path.open(newline="") as content:
+        lines = csv.DictReader(content)
+        if not {"step", "loss"} <= set(found := lines.fieldnames or []):
+            raise MetricsError(f"{path}:1: expected columns step and loss, found {found}; run its stage again")
+        steps = []
+        for line in lines:
+            try:
+                steps.append({name: float(value) for name, value in line.items()})
+            except (TypeError, ValueError) as error:
+                raise MetricsError(f"{path}:{lines.line_num}: not a line of numbers; run its stage again") from error
+        return steps

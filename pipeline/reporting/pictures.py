@@ -187,7 +187,7 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
     )
     seed = params.body_mesh.seeds[0]
     for init in params.body_mesh.inits:
-        _add_drawn(gallery, layout, layout.pictures("body_mesh", f"{init}-{seed}"), f"from {init}, seed {seed}")
+        _add_drawn(gallery, layout, layout.pictures("body_mesh", f"{init}/{seed}"), f"from {init}, seed {seed}")
     # The same test image from every initialisation stands together.
     gallery.tiles.sort(key=lambda tile: tile.caption.rpartition(": ")[2])
     return gallery

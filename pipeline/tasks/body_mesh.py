@@ -1,9 +1,10 @@
 """Body mesh recovery: fine-tune an encoder with the iterative regressor on COCO-Part-EFT, test on 3DPW
 (CroCo-Human Sec. 4.1, Fig. 3a), one run per initialisation and seed.
 
-    python -m pipeline.tasks.body_mesh --params params.yaml --init croco_body --seed 0
+    python -m pipeline.tasks.body_mesh --params params.yaml --init croco_body
 
-Runs of one seed share head weights, batches and augmentation, so initialisations compare in pairs.
+runs every seed of the params file, on processors one per core, `--seed 0` that seed alone. Runs of one seed share
+head weights, batches and augmentation, so initialisations compare in pairs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ from pipeline.crops import CropsError
 from pipeline.layout import Layout, has_real_data
 from pipeline.manifests import ManifestError
 from pipeline.metrics.joint_error import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
-from pipeline.process import die_with_parent
+from pipeline.process import die_with_parent, num_cores, side_by_side
 from pipeline.run_spec import BodyMesh, Params, ParamsError
 from pipeline.tasks.body_mesh_data import (
     MAX_BETA,
@@ -176,6 +178,8 @@ class BodyMeshTask:
 def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     """Run (or go on with) one fine-tuning; writes task checkpoint, history, metrics and pictures.
 
+    Does nothing when these lie there already, made from the very same inputs by the same code.
+
     Raises:
         ParamsError, ManifestError, CropsError, CheckpointError, BodyFileError, FileNotFoundError: an
             input is missing, damaged or does not fit; the message says which.
@@ -183,20 +187,23 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     """
     started = time.monotonic()
     spec, device = params.body_mesh, choose_device()
-    body = load_body(layout, spec.train_dataset, "neutral")
-    skeleton = Skeleton(body)
     crops = {name: layout.crops(params.datasets[name].pool, name) for name in (spec.train_dataset, spec.test_dataset)}
-    samples = read_samples(
-        layout.records(spec.train_dataset), crops[spec.train_dataset], "train", spec.max_train, skeleton, MAX_BETA
-    )
-    network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
     inputs = [*(layout.records(name) for name in crops), *crops.values(), layout.smpl]
     fingerprint = run_spec.body_mesh_fingerprint(params)
     start = checkpoints.fingerprint(layout.checkpoint(init))
     files = [provenance.file_fingerprint(path) for path in inputs]
     key = run_spec.fingerprint(fingerprint, seed, start, files, provenance.code_fingerprint(), str(device))
-    name = f"{init}-{seed}"
-    scratch = layout.scratch(STAGE, f"{name}-{key}")
+    name = f"{init}/{seed}"
+    if provenance.is_measured(layout, STAGE, name, key):
+        logger.info("%s is measured already, from the same inputs: %s", name, layout.metrics(STAGE, name))
+        return
+    body = load_body(layout, spec.train_dataset, "neutral")
+    skeleton = Skeleton(body)
+    samples = read_samples(
+        layout.records(spec.train_dataset), crops[spec.train_dataset], "train", spec.max_train, skeleton, MAX_BETA
+    )
+    network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
+    scratch = layout.scratch(STAGE, f"{init}-{seed}-{key}")
     history = train(
         network,
         BodyMeshTask(network, samples, skeleton, spec, seed, device),
@@ -208,7 +215,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
         checkpoint_every=spec.checkpoint_every,
         title=name,
     )
-    folder = layout.task_checkpoint(STAGE, init, seed)
+    folder = layout.task_checkpoint(STAGE, name)
     facts = provenance.describe(fingerprint, inputs, seed, init=init, init_sha256=start)
     config = {
         "architecture": "body_mesh",
@@ -243,8 +250,25 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
         init=init,
         init_sha256=start,
         seed=seed,
+        key=key,
     )
     shutil.rmtree(scratch)
+
+
+def every_seed(init: str, params_file: str, params: Params, layout: Layout) -> None:
+    """`body_mesh` for the seeds of a params file, each in its own process; what lies there of other seeds goes.
+
+    On processors as many run at a time as there are cores, on a GPU one after the other.
+    Raises SystemExit with the status of one that failed.
+    """
+    seeds = [str(seed) for seed in params.body_mesh.seeds]
+    for find in (layout.task_checkpoint, layout.pictures, layout.metrics, layout.history):
+        for entry in find(STAGE, f"{init}/{seeds[0]}").parent.glob("*"):
+            if entry.stem not in seeds:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    command = [sys.executable, "-m", "pipeline.tasks.body_mesh", "--params", params_file, "--init", init]
+    at_once = num_cores() if choose_device().type == "cpu" else 1
+    side_by_side([[*command, "--seed", seed] for seed in seeds], at_once)
 
 
 def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -> BodyMeshNetwork:
@@ -355,15 +379,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tasks.body_mesh", description=__doc__.split("\n\n")[0])
     parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
     parser.add_argument("--init", required=True, help="checkpoint to start from: a row of import_weights or pretrain")
-    parser.add_argument("--seed", required=True, type=int, help="seed of head, batches and augmentation")
+    parser.add_argument("--seed", type=int, help="seed of head, batches and augmentation (default: all)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
+    # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
+    torch.set_num_threads(1)
     try:
         params = run_spec.load(arguments.params)
-        body_mesh(arguments.init, arguments.seed, params, Layout(params.scale))
+        layout = Layout(params.scale)
+        if arguments.seed is None:
+            every_seed(arguments.init, arguments.params, params, layout)
+        else:
+            body_mesh(arguments.init, arguments.seed, params, layout)
     except (*INPUT_ERRORS, TrainingError) as error:
-        raise SystemExit(f"body_mesh {arguments.init} seed {arguments.seed}: {error}") from error
+        seed = "" if arguments.seed is None else f" seed {arguments.seed}"
+        raise SystemExit(f"body_mesh {arguments.init}{seed}: {error}") from error
 
 
 if __name__ == "__main__":

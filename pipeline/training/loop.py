@@ -71,7 +71,7 @@ def train(
         title: what the progress bar says.
 
     Returns:
-        The history in `scratch`: JSON lines of step, learning rate and mean losses.
+        The history in `scratch`: a CSV file of step, learning rate and mean losses.
 
     Raises:
         TrainingError: a loss that is not finite (the batch is written down), or a full disk.
@@ -79,7 +79,7 @@ def train(
     """
     device = next(module.parameters()).device
     precision = effective(precision, device)
-    history = _History(scratch / "history.jsonl", every=max(1, schedule.steps // HISTORY_LINES))
+    history = _History(scratch / "history.csv", every=max(1, schedule.steps // HISTORY_LINES))
     start = _resume(module, optimizer, scratch, history)
     ahead = _Ahead(task.batch, start, schedule.steps, threaded=device.type == "cuda")
     with (
@@ -167,8 +167,9 @@ class _History:
         if len(self.window) < self.every:
             return
         means = {name: float(np.mean([values[name] for values in self.window])) for name in values}
-        rounded = {name: float(f"{value:.6g}") for name, value in {"lr": lr, **means}.items()}
-        self.lines.append(json.dumps({"step": step + 1, **rounded}))
+        if not self.lines:
+            self.lines.append(",".join(["step", "lr", *means]))
+        self.lines.append(",".join([str(step + 1), *(f"{value:.6g}" for value in (lr, *means.values()))]))
         self.window = []
 
     def write(self) -> None:

@@ -51,8 +51,8 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def code_fingerprint() -> str:
-    """Hash of the modules that training runs: a run never goes on with the state of other code."""
-    digest = hashlib.blake2b(digest_size=8)
+    """Hash of torch's version and the modules that training runs: a run never goes on with the state of other code."""
+    digest = hashlib.blake2b(torch.__version__.encode(), digest_size=8)
     for folder in ("models", "pipeline/loading", "pipeline/training", "pipeline/tasks", "pipeline/bodies"):
         for path in sorted((PROJECT / folder).rglob("*.py")):
             digest.update(path.relative_to(PROJECT).as_posix().encode())
@@ -80,6 +80,21 @@ def describe(params_fingerprint: str, inputs: Iterable[Path], seed: int, **more:
         "torch": torch.__version__,
         **more,
     }
+
+
+def is_measured(layout: Layout, stage: str, name: str, key: str) -> bool:
+    """Whether the metrics file is the one of run `key`, and what it names lies there unchanged."""
+    try:
+        content = json.loads(layout.metrics(stage, name).read_text())
+        checkpoint, pictures = content["checkpoint"], content["pictures"]
+        return (
+            content["key"] == key
+            and checkpoints.fingerprint(layout.root / checkpoint["path"]) == checkpoint["sha256"]
+            and folder_fingerprint(layout.root / pictures["path"]) == pictures["fingerprint"]
+            and layout.history(stage, name).is_file()
+        )
+    except (OSError, ValueError, KeyError, TypeError, checkpoints.CheckpointError):
+        return False
 
 
 def write_metrics(

@@ -39,7 +39,7 @@ def small_params() -> dict[str, Any]:
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
     for run in (*params["pretrain"].values(), *params["ablations"].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
-    params["body_mesh"] |= {"seeds": [0], "steps": 6, "batch": 8, "warmup_steps": 1, "checkpoint_every": 3}
+    params["body_mesh"] |= {"seeds": [0, 1], "steps": 6, "batch": 8, "warmup_steps": 1, "checkpoint_every": 3}
     return params
 
 

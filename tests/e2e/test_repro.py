@@ -83,10 +83,10 @@ def test_another_mask_ratio_makes_one_pre_training_and_what_follows_stale(finish
         assert stale(finished_project) == {"pretrain@croco_body", "report"}
 
 
-def test_one_more_seed_leaves_the_runs_there_are_alone(finished_project: Path) -> None:
+def test_one_more_seed_makes_only_fine_tuning_stale(finished_project: Path) -> None:
     inits = small_params()["body_mesh"]["inits"]
-    with edited(finished_project / "params.yaml", "  seeds:\n  - 0\n", "  seeds:\n  - 0\n  - 1\n"):
-        assert stale(finished_project) == {f"finetune_body_mesh@{init}-1" for init in inits} | {"report"}
+    with edited(finished_project / "params.yaml", "  seeds:\n  - 0\n", "  seeds:\n  - 2\n  - 0\n"):
+        assert stale(finished_project) == {f"finetune_body_mesh@{init}" for init in inits} | {"report"}
 
 
 def test_real_data_makes_only_what_reads_it_stale(finished_project: Path) -> None:

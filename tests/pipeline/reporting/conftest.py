@@ -36,7 +36,7 @@ def write_metrics(layout: Layout, params: Params) -> WriteMetrics:
     """Write one body mesh metrics file; `pa_mpjpe` is the number most tests look at."""
 
     def write(init: str, seed: int, pa_mpjpe: float, **changes: object) -> Path:
-        path = layout.metrics("body_mesh", f"{init}-{seed}")
+        path = layout.metrics("body_mesh", f"{init}/{seed}")
         path.parent.mkdir(parents=True, exist_ok=True)
         values = {"pa_mpjpe": pa_mpjpe, "mpjpe": 1.5 * pa_mpjpe, "pa_mpvpe": 1.2 * pa_mpjpe, "mpvpe": 2 * pa_mpjpe}
         values["pa_mpjpe_of_mean_pose"] = 123.4
@@ -47,7 +47,7 @@ def write_metrics(layout: Layout, params: Params) -> WriteMetrics:
             "seed": seed,
             "scale": layout.scale,
             "values": {name: {"value": value, "unit": "mm", "n": 320} for name, value in values.items()},
-            "checkpoint": {"path": f"data/mini/task_checkpoints/body_mesh/{init}-{seed}", "sha256": f"{seed:064x}"},
+            "checkpoint": {"path": f"data/mini/task_checkpoints/body_mesh/{init}/{seed}", "sha256": f"{seed:064x}"},
             "params_fingerprint": body_mesh_fingerprint(params),
             "git_revision": "0" * 40,
             "command": f"python -m pipeline.tasks.body_mesh --params params.yaml --init {init} --seed {seed}",
@@ -65,20 +65,15 @@ def measured(layout: Layout, write_metrics: WriteMetrics) -> Layout:
     for init, mean in MEANS.items():
         for seed in range(3):
             write_metrics(init, seed, mean + 1.5 * (seed - 1))
-            history = layout.history("body_mesh", f"{init}-{seed}")
-            history.write_text(
-                "".join(
-                    json.dumps({"step": step, "loss": mean / (20 + step) + seed, "lr": 1e-3}) + "\n"
-                    for step in range(0, 200, 10)
-                )
-            )
+            losses = {step: mean / (20 + step) + seed for step in range(0, 200, 10)}
+            write_history(layout.history("body_mesh", f"{init}/{seed}"), losses)
     for run, floor in (("croco_body", 0.55), ("mae_body", 0.7)):
-        path = layout.history("pretrain", run)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(
-                json.dumps({"step": step, "loss": floor + 30 / (60 + step) + 0.02 * (step % 7), "lr": 1e-3}) + "\n"
-                for step in range(0, 1000, 10)
-            )
-        )
+        losses = {step: floor + 30 / (60 + step) + 0.02 * (step % 7) for step in range(0, 1000, 10)}
+        write_history(layout.history("pretrain", run), losses)
     return layout
+
+
+def write_history(path: Path, losses: dict[int, float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{step},0.001,{loss}" for step, loss in losses.items()]
+    path.write_text("\n".join(["step,lr,loss", *lines]) + "\n")

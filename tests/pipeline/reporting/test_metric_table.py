@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -50,21 +49,18 @@ def test_a_file_cut_short_is_named(layout, write_metrics):
 
 def test_two_files_about_the_same_run_are_refused(layout, write_metrics):
     path = write_metrics("random", 0, 100.0)
-    path.with_name("random-0-copy.json").write_text(path.read_text())
+    path.with_name("copy.json").write_text(path.read_text())
     with pytest.raises(MetricsError, match="measures the same as"):
         metric_table.read(layout)
 
 
-def test_a_step_that_was_logged_twice_counts_once_and_the_last_time(tmp_path):
-    path = tmp_path / "a.history.jsonl"
-    path.write_text(
-        "".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in [(0, 3), (10, 2), (10, 1), (20, 0.5)])
-    )
-    assert [(item["step"], item["loss"]) for item in metric_table.read_history(path)] == [(0, 3), (10, 1), (20, 0.5)]
-
-
-def test_a_damaged_history_names_its_line(tmp_path):
-    path = tmp_path / "a.history.jsonl"
-    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 10\n')
-    with pytest.raises(MetricsError, match=r"a\.history\.jsonl:2"):
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [("", "1: expected columns step and loss"), ("step,lr\n0,1\n", "1: expected columns"),
+     ("step,loss\n0,1.0\n10\n", "3: not a line of numbers"), ("step,loss\n0,1.0\n10,b\n", "3: not a line of")],
+)  # fmt: skip
+def test_a_damaged_history_names_its_line(tmp_path, content, where):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(MetricsError, match=r"a\.csv:" + where):
         metric_table.read_history(path)

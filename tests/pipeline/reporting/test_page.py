@@ -120,7 +120,7 @@ def test_a_failed_report_leaves_the_old_one_whole(measured, write_metrics, capsy
     before = (folder / "index.html").read_bytes()
     write_metrics("random", 1, 1.0, scale="gpu")
     assert main(["--params", PARAMS, "--root", str(measured.root)]) == 1
-    assert "random-1.json: key scale is 'gpu'" in capsys.readouterr().err
+    assert "random/1.json: key scale is 'gpu'" in capsys.readouterr().err
     assert (folder / "index.html").read_bytes() == before
     assert sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(".")) == []
 
@@ -160,7 +160,7 @@ def with_pairs(measured):
         cv2.imwrite(str(folder / f"completion_{number:02d}.png"), np.zeros((128, 256, 3), np.uint8))
     (folder / "captions.json").write_text('{"completion_00.png": "pair 4a1e"}')
     for init in ("random", "croco_body"):
-        folder = measured.pictures("body_mesh", f"{init}-0")
+        folder = measured.pictures("body_mesh", f"{init}/0")
         folder.mkdir(parents=True)
         for name in ("f1", "f2"):
             cv2.imwrite(str(folder / f"{name}.png"), np.zeros((24, 72, 3), np.uint8))
@@ -188,7 +188,7 @@ def test_one_test_image_from_every_initialisation_stands_together(with_pairs):
         *("from random, seed 0: f2", "from croco_body, seed 0: f2"),
         *("from random, seed 0: frame 1", "from croco_body, seed 0: frame 1"),
     ]
-    assert "from mae_body, seed 0: no pictures in data/mini/pictures/body_mesh/mae_body-0 yet" in text
+    assert "from mae_body, seed 0: no pictures in data/mini/pictures/body_mesh/mae_body/0 yet" in text
 
 
 def test_every_dataset_is_counted_with_what_was_left_out(with_pairs):

@@ -32,7 +32,7 @@ def test_the_mean_of_the_seeds_stands_beside_the_paper(measured, fill):
     cell = fill()["fig3a"].cells["croco_human", "body_pa_mpjpe"]
     assert (cell.paper, cell.ours.mean, cell.ours.num) == (57.4, 104.0, 3)
     assert table_files.ours_text(cell) == "104.0 ± 3.7 (3 seeds)"
-    assert [file.path.name for file in cell.files] == [f"croco_body-{seed}.json" for seed in range(3)]
+    assert [file.path.name for file in cell.files] == [f"{seed}.json" for seed in range(3)]
 
 
 def test_seeds_that_params_do_not_ask_for_stay_out(measured, write_metrics, fill):
@@ -62,7 +62,7 @@ def test_a_row_is_filled_only_by_a_run_with_the_parameters_it_claims(params):
 def test_a_unit_that_is_not_the_papers_is_refused(layout, write_metrics, fill):
     values = {"pa_mpjpe": {"value": 0.1, "unit": "m", "n": 1}}
     write_metrics("random", 0, 0.1, values=values)
-    with pytest.raises(ValueError, match=r"random-0\.json: values\.pa_mpjpe\.unit is 'm'"):
+    with pytest.raises(ValueError, match=r"random/0\.json: values\.pa_mpjpe\.unit is 'm'"):
         fill()
 
 

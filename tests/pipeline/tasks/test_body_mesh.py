@@ -46,16 +46,32 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, init: str) -> None:
     params, _ = small_params(layout.root, **SMALL)
     body_mesh(init, 3, params, layout)
-    metrics = read_file(layout.metrics("body_mesh", f"{init}-3"), "test")
+    metrics = read_file(layout.metrics("body_mesh", f"{init}/3"), "test")
     assert metrics.init == init
     assert metrics.seed == 3
     assert set(metrics.values) == {"mpjpe", "pa_mpjpe", "mpvpe", "pa_mpvpe", "pa_mpjpe_of_mean_pose"}
     assert all(value.unit == "mm" and value.n == 12 and value.value > 0 for value in metrics.values.values())
     assert metrics.checkpoint is not None
-    assert metrics.checkpoint.sha256 == checkpoints.fingerprint(layout.task_checkpoint("body_mesh", init, 3))
-    assert len(read_history(layout.history("body_mesh", f"{init}-3"))) == 8
-    pictures = layout.pictures("body_mesh", f"{init}-3")
+    assert metrics.checkpoint.sha256 == checkpoints.fingerprint(layout.task_checkpoint("body_mesh", f"{init}/3"))
+    assert len(read_history(layout.history("body_mesh", f"{init}/3"))) == 8
+    pictures = layout.pictures("body_mesh", f"{init}/3")
     assert len(list(pictures.glob("*.png"))) == len(json.loads((pictures / "captions.json").read_text())) == 8
+
+
+def test_what_is_measured_already_is_measured_again_only_when_something_changed(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    written = [layout.metrics("body_mesh", "random/4"), layout.history("body_mesh", "random/4"),
+               layout.task_checkpoint("body_mesh", "random/4") / "config.json"]  # fmt: skip
+    body_mesh("random", 4, params, layout)
+    times = [path.stat().st_mtime_ns for path in written]
+    body_mesh("random", 4, params, layout)
+    assert [path.stat().st_mtime_ns for path in written] == times
+    other, _ = small_params(layout.root, **SMALL | {"body_mesh__steps": 9})
+    body_mesh("random", 4, other, layout)
+    assert all(path.stat().st_mtime_ns > time for path, time in zip(written, times, strict=True))
+    next(layout.pictures("body_mesh", "random/4").glob("*.png")).unlink()
+    body_mesh("random", 4, other, layout)
+    assert len(list(layout.pictures("body_mesh", "random/4").glob("*.png"))) == 8
 
 
 def test_runs_of_one_seed_share_head_and_batches_whatever_the_encoder(layout: Layout) -> None:

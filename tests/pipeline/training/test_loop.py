@@ -61,9 +61,9 @@ def test_a_killed_run_ends_with_the_very_weights_and_history_of_an_undisturbed_o
     module = run_loop(tmp_path / "run", STEPS)
     assert equal(module.state_dict(), undisturbed)
     run_loop(tmp_path / "other", STEPS)
-    assert (tmp_path / "run/history.jsonl").read_bytes() == (tmp_path / "other/history.jsonl").read_bytes()
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, STEPS + 1))
+    assert (tmp_path / "run/history.csv").read_bytes() == (tmp_path / "other/history.csv").read_bytes()
+    lines = (tmp_path / "run/history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", *map(str, range(1, STEPS + 1))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -21,7 +21,7 @@ from uuid import UUID
 import psutil
 
 from flows import local_server
-from pipeline.process import die_with_parent
+from pipeline.process import die_with_parent, plain
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -45,9 +45,9 @@ def command() -> Iterator[None]:
             tags = [tag for tag in os.environ.get(TAGS, "").split(",") if tag] + ([f"stage-{stage}"] if stage else [])
             with prefect.tags(*tags):
                 yield
-    except (ValueError, local_server.ServerError) as error:
+    except (ValueError, OSError, local_server.ServerError) as error:
         # The user's to mend; where it happened is in the log above.
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {plain(error)}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A long process as a good child: it dies with the command that started it, and stops between two steps.
-And a good parent: several commands side by side that stop when it is told to.
+And a good parent: several commands side by side that stop when it is told to. What its user can mend ends it
+with a line that says so.
 
 `dvc repro` may be killed while a stage runs. An orphaned stage would go on and overwrite what
 a later run has written, so every training stage asks for a signal at its parent's death.
@@ -8,13 +9,15 @@ a later run has written, so every training stage asks for a signal at its parent
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -32,6 +35,22 @@ def die_with_parent() -> None:
         logger.warning("no signal at the parent's death: %s", os.strerror(ctypes.get_errno()))
     elif os.getppid() != parent:  # it died before the request
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def plain_errors(command: str) -> Iterator[None]:
+    """Around a command: input that can not be used, or what the system refuses, ends it with one line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{command}: {plain(error)}") from error
+
+
+def plain(error: Exception) -> str:
+    """What an error says, and what to do where the system's own words leave that out."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error}. Make room and run the same command again: what is finished is kept."
+    return str(error)
 
 
 class StopRequest:

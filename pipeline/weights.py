@@ -15,6 +15,7 @@ from torch import nn
 from models import catalog, checkpoints
 from pipeline import run_spec
 from pipeline.layout import Layout
+from pipeline.process import plain_errors
 from pipeline.run_spec import Initial, ParamsError
 
 logger = logging.getLogger(__name__)
@@ -58,12 +59,13 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="row of import_weights")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    params = run_spec.load(arguments.params)
-    if arguments.name not in params.import_weights:
-        raise SystemExit(f"no row {arguments.name!r} in import_weights; there are {', '.join(params.import_weights)}")
-    layout = Layout(params.scale)
-    import_weights(arguments.name, layout, params.import_weights[arguments.name])
-    logger.info("wrote %s", layout.checkpoint(arguments.name))
+    with plain_errors("import_weights"):
+        params = run_spec.load(arguments.params)
+        if arguments.name not in params.import_weights:
+            raise ParamsError(f"there is no row {arguments.name!r}; there are {', '.join(params.import_weights)}")
+        layout = Layout(params.scale)
+        import_weights(arguments.name, layout, params.import_weights[arguments.name])
+        logger.info("wrote %s", layout.checkpoint(arguments.name))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pipeline.datasets import get, names
 from pipeline.datasets.index import index
 from pipeline.datasets.standin import write_standin
 from pipeline.layout import Layout
+from pipeline.process import plain_errors
 
 
 def main() -> int:
@@ -30,9 +31,9 @@ def main() -> int:
             sub.add_argument("--processes", type=int, help="parallel processes (default: one per core)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    params = run_spec.load(arguments.params)
-    layout = Layout(params.scale)
-    try:
+    with plain_errors(arguments.command):
+        params = run_spec.load(arguments.params)
+        layout = Layout(params.scale)
         if arguments.command == "standin":
             print(write_standin(arguments.dataset, layout, params, processes=arguments.processes))
         elif arguments.command == "index":
@@ -41,9 +42,6 @@ def main() -> int:
             problems = get(arguments.dataset).source.check(layout.raw(arguments.dataset))
             print("\n".join(problems) or f"{layout.raw(arguments.dataset)}: the layout is right")
             return 1 if problems else 0
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 

@@ -16,6 +16,7 @@ from pipeline.layout import Layout
 from pipeline.motions.activities import ACTIVITIES
 from pipeline.motions.amass import write_amass
 from pipeline.motions.generate import generate, plan
+from pipeline.process import plain_errors
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +50,12 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    params = run_spec.load(arguments.params)
-    layout = Layout(params.scale)
     # One thread: sums over several differ in their last bits, and files must not.
     torch.set_num_threads(1)
-    paths = write_motions(layout.motions, bodies.load(layout.smpl), params.motions)
+    with plain_errors("motions"):
+        params = run_spec.load(arguments.params)
+        layout = Layout(params.scale)
+        paths = write_motions(layout.motions, bodies.load(layout.smpl), params.motions)
     logger.info("wrote %d motions below %s", len(paths), layout.motions)
 
 

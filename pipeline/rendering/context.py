@@ -13,7 +13,7 @@ from typing import Any
 HOW_TO_INSTALL = "sudo apt-get install -y libegl1 libgl1 libgl1-mesa-dri libglib2.0-0"
 
 
-class NoGraphics(RuntimeError):
+class NoGraphics(OSError):
     """No off-screen OpenGL context can be made on this machine."""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.layout import PROJECT, Layout
+from pipeline.process import plain
 from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, table_files, tables
 from pipeline.reporting.metric_table import MetricTable
 from pipeline.run_spec import Params, load
@@ -138,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         params = load(options.params)
         reference = paper.load(options.root / "reports")
         written = write_report(params, Layout(params.scale, options.root), reference)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {plain(error)}", file=sys.stderr)
         return 1
     log.info("wrote %s", written)
     return 0

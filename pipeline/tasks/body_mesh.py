@@ -34,12 +34,10 @@ from models.mae import MAEEncoder
 from models.rotations import matrix_to_rotation_6d
 from pipeline import bodies as body_models
 from pipeline import run_spec
-from pipeline.bodies import BodyFileError, BodyModel
-from pipeline.crops import CropsError
+from pipeline.bodies import BodyModel
 from pipeline.layout import Layout, has_real_data
-from pipeline.manifests import ManifestError
 from pipeline.metrics.joint_error import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
-from pipeline.process import die_with_parent, num_cores, side_by_side
+from pipeline.process import die_with_parent, num_cores, plain_errors, side_by_side
 from pipeline.run_spec import BodyMesh, Params, ParamsError
 from pipeline.tasks.body_mesh_data import (
     MAX_BETA,
@@ -56,7 +54,6 @@ from pipeline.tasks.body_mesh_data import (
 from pipeline.tasks.draw_mesh import mesh_row
 from pipeline.tasks.skeleton import Skeleton
 from pipeline.training import provenance
-from pipeline.training.checkpoint import TrainingError
 from pipeline.training.loop import step_seed, train
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
@@ -76,16 +73,6 @@ OFFICIAL_BODIES = {
     "female": ("SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl", "basicmodel_f_lbs_10_207_0_v1.0.0.pkl"),
 }
 """Names under which SMPL's own archives, and the usual renaming, hold the three bodies (data/raw/smpl)."""
-
-
-INPUT_ERRORS = (
-    ParamsError,
-    ManifestError,
-    CropsError,
-    BodyFileError,
-    checkpoints.CheckpointError,
-    FileNotFoundError,
-)
 
 
 class BodyMeshNetwork(nn.Module):
@@ -385,16 +372,13 @@ def main() -> None:
     die_with_parent()
     # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
     torch.set_num_threads(1)
-    try:
+    with plain_errors(f"body_mesh {arguments.init}" + ("" if arguments.seed is None else f" seed {arguments.seed}")):
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)
         if arguments.seed is None:
             every_seed(arguments.init, arguments.params, params, layout)
         else:
             body_mesh(arguments.init, arguments.seed, params, layout)
-    except (*INPUT_ERRORS, TrainingError) as error:
-        seed = "" if arguments.seed is None else f" seed {arguments.seed}"
-        raise SystemExit(f"body_mesh {arguments.init}{seed}: {error}") from error
 
 
 if __name__ == "__main__":

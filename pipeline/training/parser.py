@@ -28,11 +28,10 @@ from models.pgn import BGR_MEAN, CLASSES, PGN, person_margin
 from models.tensorflow_like import resize_bilinear
 from pipeline import run_spec
 from pipeline.layout import Layout
-from pipeline.process import die_with_parent
-from pipeline.run_spec import Params, ParamsError
+from pipeline.process import die_with_parent, plain_errors
+from pipeline.run_spec import Params
 from pipeline.silhouettes import load_parser
 from pipeline.training import provenance
-from pipeline.training.checkpoint import TrainingError
 from pipeline.training.loop import train
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.parser_data import LabelledCrops, read_labelled, training_views
@@ -242,11 +241,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
-    try:
+    with plain_errors("parser"):
         params = run_spec.load(arguments.params)
         train_parser(params, Layout(params.scale))
-    except (ParamsError, ValueError, TrainingError) as error:
-        raise SystemExit(f"parser: {error}") from error
 
 
 if __name__ == "__main__":

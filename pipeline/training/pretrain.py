@@ -22,14 +22,11 @@ from models import catalog, checkpoints
 from models.croco import CroCo
 from models.mae import MAE
 from pipeline import run_spec
-from pipeline.crops import CropsError
 from pipeline.layout import Layout
 from pipeline.loading.pairs import Masking, PairPool, Source
-from pipeline.manifests import ManifestError
-from pipeline.process import die_with_parent
+from pipeline.process import die_with_parent, plain_errors
 from pipeline.run_spec import Params, ParamsError, Pretrain
 from pipeline.training import provenance
-from pipeline.training.checkpoint import TrainingError
 from pipeline.training.completion import Completing, CrossCompletion, SingleCompletion, pictures, reference_use
 from pipeline.training.loop import Task, train
 from pipeline.training.optimizer import WarmupCosine, build
@@ -182,18 +179,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
-    try:
+    with plain_errors(f"pretrain {arguments.run}"):
         params = run_spec.load(arguments.params)
         pretrain(arguments.run, params, Layout(params.scale))
-    except (
-        ParamsError,
-        ManifestError,
-        CropsError,
-        checkpoints.CheckpointError,
-        FileNotFoundError,
-        TrainingError,
-    ) as error:
-        raise SystemExit(f"pretrain {arguments.run}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.layout import PROJECT
-from pipeline.process import side_by_side
+from pipeline.process import plain_errors, side_by_side
 
 SLEEPER = """
 import pathlib, sys, time
@@ -61,7 +62,11 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, number: signal.Sig
     )
     children = [[sys.executable, "-c", tidy, *command[3:]] for command in commands(tmp_path, 2)]
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"from pipeline.process import side_by_side; side_by_side({children!r}, 2)"],
+        [
+            sys.executable,
+            "-c",
+            f"from pipeline.process import side_by_side; side_by_side({children!r}, 2)",
+        ],
         cwd=PROJECT,
         env=os.environ,
     )
@@ -71,3 +76,15 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, number: signal.Sig
     parent.send_signal(number)
     assert parent.wait(30) == 128 + number
     assert names(tmp_path, "ended") == {"ended-0", "ended-1"}
+
+
+def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> None:
+    with pytest.raises(SystemExit, match=r"^motions: bad file$"), plain_errors("motions"):
+        raise ValueError("bad file")
+    with (
+        pytest.raises(SystemExit, match=r"motions: .*No space left.*Make room and run the same command again"),
+        plain_errors("motions"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(KeyError), plain_errors("motions"):  # a mistake of ours keeps its traceback
+        raise KeyError("x")

@@ -190,17 +190,17 @@ class Aist(Dataset):
         vertices = scale * body.vertices[filmed] + trans[filmed, None]
         size_hw = (sizes.height, sizes.width)
         cameras = ring(rng, vertices[:, ::10].reshape(-1, 3), size_hw, len(CAMERAS), fill=0.95)
-        look, light = world.look(rng), studio_light(rng)
+        look, light = world.look(rng, sizes.width, sizes.height), studio_light(rng)
         points = np.full((len(CAMERAS), len(body), 17, 3), np.nan, np.float32)
-        for index, camera in enumerate(cameras[: sizes.cameras]):
-            wall = world.wall(rng, sizes.width, sizes.height)
-            images = []
-            for row, frame in enumerate(filmed):
-                person = Person(vertices[row], joints[frame], look)
-                images.append(world.photograph(person, camera, light, wall).image)
-                points[index, frame] = np.column_stack([camera.project(coco[frame]), np.ones(17)])
-            name = shard.replace("cAll", CAMERAS[index])
-            _write_video(folder / f"videos/{name}.mp4", images, sizes.stride, len(body))
+        walls = [world.wall(rng, sizes.width, sizes.height) for _ in range(sizes.cameras)]
+        images: list[list[NDArray[np.uint8]]] = [[] for _ in walls]
+        for row, frame in enumerate(filmed):
+            person = Person(vertices[row], joints[frame], look)
+            for index, wall in enumerate(walls):
+                images[index].append(world.photograph(person, cameras[index], light, wall).image)
+                points[index, frame] = np.column_stack([cameras[index].project(coco[frame]), np.ones(17)])
+        for camera, taken in zip(CAMERAS, images, strict=False):
+            _write_video(folder / f"videos/{shard.replace('cAll', camera)}.mp4", taken, sizes.stride, len(body))
         _write_annotations(
             folder / ANNOTATIONS,
             shard,

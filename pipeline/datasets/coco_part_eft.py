@@ -139,16 +139,18 @@ class CocoPartEft(Dataset):
     def write_shard(self, shard: str, folder: Path, world: World, seed: int, sizes: Sizes) -> None:
         # Photographs of COCO are of everyday scenes. All poses are drawn together, so that no two photographs show
         # the same moment as long as there are others.
-        moments = world.moments(generator(seed, self.name), sizes.images, "everyday")
+        numbers = chunk(shard, sizes.images, CHUNK)
+        moments = world.moments(generator(seed, self.name), sizes.images, numbers, "everyday")
+        rngs = [generator(seed, self.name, number) for number in numbers]
+        poses, trans = [moment.poses for moment in moments], [moment.trans for moment in moments]
+        bodies = world.pose_all(poses, trans, [world.betas(rng) for rng in rngs])
         samples = []
-        for number in chunk(shard, sizes.images, CHUNK):
-            rng = generator(seed, self.name, number)
+        for number, rng, body in zip(numbers, rngs, bodies, strict=True):
             upright = rng.random() < PORTRAITS
             height, width = (sizes.width, sizes.height) if upright else (sizes.height, sizes.width)
-            body = world.pose(moments[number].poses, moments[number].trans, world.betas(rng))
             outline = body.vertices[0].astype(np.float64)
             [camera] = sample_around(rng, outline, (height, width), 1, FILL, (-10, 25), azimuth=body.photographed_from)
-            person = Person(body.vertices[0], body.joints[0], world.look(rng))
+            person = Person(body.vertices[0], body.joints[0], world.look(rng, width, height))
             rendering = world.photograph(person, camera, world.daylight(rng), world.background(rng, width, height))
             name = f"COCO_train2014_{FIRST_ID + number:012d}.jpg"
             write_jpeg(folder / "train2014" / name, rendering.image)

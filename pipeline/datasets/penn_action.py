@@ -132,7 +132,7 @@ class PennAction(Dataset):
         size_hw = (sizes.height, sizes.width)
         everywhere = body.vertices[:, ::10].reshape(-1, 3).astype(np.float64)
         camera = framed(everywhere, body.photographed_from(rng), np.deg2rad(rng.uniform(0, 15)), 0.9, size_hw)
-        look, light = world.look(rng), world.daylight(rng)
+        look, light = world.look(rng, sizes.width, sizes.height), world.daylight(rng)
         background = world.background(rng, sizes.width, sizes.height)
         joints = keypoints.penn13(body.coco)
         pixels, visible = np.ones((len(body), 13, 2)), np.zeros((len(body), 13), np.uint8)

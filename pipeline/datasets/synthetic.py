@@ -124,13 +124,15 @@ class Synthetic(Dataset):
 
     def write_shard(self, shard: str, folder: Path, world: World, seed: int, sizes: Sizes) -> None:
         # All moments are drawn together, so that no two scenes show the same one.
-        moments = world.moments(generator(seed, self.name), sizes.scenes, instants=sizes.instants)
+        numbers = chunk(shard, sizes.scenes, CHUNK)
+        moments = world.moments(generator(seed, self.name), sizes.scenes, numbers, instants=sizes.instants)
+        rngs = [generator(seed, self.name, number) for number in numbers]
+        poses, trans = [moment.poses for moment in moments], [moment.trans for moment in moments]
+        bodies = world.pose_all(poses, trans, [world.betas(rng) for rng in rngs])
         scenes = []
-        for number in chunk(shard, sizes.scenes, CHUNK):
-            rng, name = generator(seed, self.name, number), f"s{number:06d}"
-            motion = moments[number]
-            body = world.pose(motion.poses, motion.trans, world.betas(rng))
-            look, light = world.look(rng), world.light(rng)
+        for number, rng, motion, body in zip(numbers, rngs, moments, bodies, strict=True):
+            name = f"s{number:06d}"
+            look, light = world.look(rng, sizes.width, sizes.height), world.light(rng)
             everywhere = body.vertices.reshape(-1, 3).astype(np.float64)
             cameras = sample_around(rng, everywhere, (sizes.height, sizes.width), sizes.cameras, fill=FILL)
             boxes = np.zeros((sizes.instants, sizes.cameras, 4))

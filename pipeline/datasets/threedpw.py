@@ -170,12 +170,12 @@ class ThreeDPW(Dataset):
         motion = motions[order[int(number) % len(motions)]]
         clip = world.clip(rng, motion, sizes.frames * sizes.stride, FPS, on_the_spot=False)
         body = world.pose(clip.poses, clip.trans, world.betas(rng))
-        middle = (body.vertices.min(axis=1) + body.vertices.max(axis=1)) / 2
-        extent = float(np.ptp(body.vertices, axis=1).max())
+        low, high = (outline(body.vertices[:, ::10], axis=1) for outline in (np.min, np.max))
+        middle, extent = (low + high) / 2, float((high - low).max())
         size_hw = (sizes.height, sizes.width)
         azimuth = body.photographed_from(rng)
         cameras = hand_held(rng, middle, extent, size_hw, FPS, azimuth, fill=FILL * sizes.height / min(size_hw))
-        look, light = world.look(rng), world.daylight(rng)
+        look, light = world.look(rng, sizes.width, sizes.height), world.daylight(rng)
         background = world.background(rng, sizes.width, sizes.height)
         filmed = np.arange(0, len(body), sizes.stride)
         points = np.zeros((len(body), 3, 18))

@@ -7,7 +7,7 @@ what an item shows depends on its number alone (paper section 3.2, synthetic dat
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -39,6 +39,8 @@ FRONTAL = np.radians(50.0)
 """Deviation of a photographer's place from right in front of the person."""
 POSE_GAP_S = 0.5
 """Poses drawn from one motion are at least so far apart."""
+POSE_BATCH = 32
+"""Bodies computed at once; with more, their intermediate results no longer fit into a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,20 +127,29 @@ class World:
         motions = self._motions["test" if held_out else "train"]
         return [motion for motion in motions if motion.name.split("/")[0] == kind] or motions
 
-    def moments(self, rng: np.random.Generator, count: int, kind: str | None = None, instants: int = 1) -> list[Motion]:
-        """`count` moments of different motions or at least half a second apart in one motion.
+    def moments(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        numbers: Iterable[int],
+        kind: str | None = None,
+        instants: int = 1,
+    ) -> list[Motion]:
+        """Those with the given numbers of `count` moments, of different motions or half a second apart in one motion.
 
         Each is a motion of `instants` frames half a second apart (`fps` 2), turned about the
         vertical at random and standing above the origin at its first frame. No held-out person; `kind` as in `motions`.
         """
         motions = self.motions(held_out=False, kind=kind)
-        drawn = []
-        for index, start in sample_frames(motions, rng, count, POSE_GAP_S):
-            motion = motions[index]
-            step = round(POSE_GAP_S * motion.fps)
-            rows = (start + step * np.arange(instants)) % len(motion)
-            drawn.append(_turned(_cut(motion, rows, 1 / POSE_GAP_S), rng.uniform(0, 2 * np.pi)))
-        return drawn
+        starts = sample_frames(motions, rng, count, POSE_GAP_S)
+        angles = rng.uniform(0, 2 * np.pi, count)
+        wanted = []
+        for number in numbers:
+            index, start = starts[number]
+            step = round(POSE_GAP_S * motions[index].fps)
+            rows = (start + step * np.arange(instants)) % len(motions[index])
+            wanted.append(_turned(_cut(motions[index], rows, 1 / POSE_GAP_S), angles[number]))
+        return wanted
 
     def clip(self, rng: np.random.Generator, motion: Motion, num_frames: int, fps: float, on_the_spot: bool) -> Motion:
         """A random stretch of a motion at `fps` (nearest frames), shorter where the motion is.
@@ -160,9 +171,9 @@ class World:
         """(10,) shape of a random adult."""
         return np.asarray(self.body.sample_betas(rng, 1)[0], dtype=np.float64)
 
-    def look(self, rng: np.random.Generator) -> Look:
-        """Skin, hair and clothes of a random person."""
-        return clothes.random_look(rng, self.body)
+    def look(self, rng: np.random.Generator, width: int, height: int) -> Look:
+        """Skin, hair and clothes of a random person, painted as finely as an image of width x height pixels shows."""
+        return clothes.random_look(rng, self.body, min(256, 64 * -(-max(width, height) // 64)))
 
     def light(self, rng: np.random.Generator) -> Array:
         """(9,) SURREAL's light, drawn again while it leaves a good part of the person black."""
@@ -177,20 +188,34 @@ class World:
 
     def pose(self, poses: Array, transl: Array, betas: Array) -> Posed:
         """Bodies of T poses (T, 72) with translations (T, 3) metres and one shape (10,)."""
-        pose, shape = torch.from_numpy(poses).float(), torch.from_numpy(betas).float()[None]
+        return self.pose_all([poses], [transl], [betas])[0]
+
+    def pose_all(self, poses: Sequence[Array], transl: Sequence[Array], betas: Sequence[Array]) -> list[Posed]:
+        """As `pose`, for many people at once: a body alone takes five times as long as one of thirty."""
+        lengths = [len(rows) for rows in poses]
+        pose, shape = np.concatenate(poses), np.repeat(betas, lengths, axis=0)
+        inputs = (shape, pose[:, 3:], pose[:, :3], np.concatenate(transl))
+        parts = []
         with torch.no_grad():
-            out = self.body(shape, pose[:, 3:], pose[:, :3], torch.from_numpy(transl).float())
-            rest = self.body(shape, torch.zeros(1, 69), torch.zeros(1, 3)).joints[0, 0]
-            coco = self.body.coco17(out.vertices)
-        return Posed(
-            poses=poses,
-            transl=transl,
-            betas=betas,
-            rest_pelvis=rest.double().numpy(),
-            vertices=out.vertices.numpy(),
-            joints=out.joints.double().numpy(),
-            coco=coco.double().numpy(),
+            for batch in zip(*[torch.from_numpy(rows).float().split(POSE_BATCH) for rows in inputs], strict=True):
+                out = self.body(*batch)
+                parts.append((out.vertices, out.joints, self.body.coco17(out.vertices)))
+        vertices, joints, coco = (
+            np.split(torch.cat(part).numpy(), np.cumsum(lengths)[:-1]) for part in zip(*parts, strict=True)
         )
+        return [
+            Posed(
+                poses=poses[i],
+                transl=transl[i],
+                betas=betas[i],
+                # The pelvis is what a pose turns about: only the translation moves it.
+                rest_pelvis=joints[i][0, 0] - transl[i][0],
+                vertices=vertices[i],
+                joints=joints[i].astype(np.float64),
+                coco=coco[i].astype(np.float64),
+            )
+            for i in range(len(poses))
+        ]
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Pixels:
         """(height, width, 3) RGB: a random crop, at random mirrored, of a random photograph without people."""

@@ -30,12 +30,12 @@ def standin_photo(rng: np.random.Generator, width: int, height: int) -> NDArray[
     # Drawn finer and reduced: smooth edges everywhere for one resize.
     scene = (_room, _street, _land)[rng.choice(3, p=[0.45, 0.25, 0.30])]
     picture = scene(rng, 2 * height, 2 * width)
-    picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.float64)
+    picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
     light = 1 + 0.35 * _clouds(rng, height, width, feature=0.9)
     picture = picture * light[..., None] * rng.uniform(0.8, 1.1) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
-    picture = picture + rng.normal(0, rng.uniform(1, 5), picture.shape)
+    picture += rng.uniform(1, 5) * rng.standard_normal(picture.shape, np.float32)
     if rng.random() < 0.35:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.6, 1.8)), np.float64)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.6, 1.8)))
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -50,11 +50,11 @@ def _clouds(rng: np.random.Generator, height: int, width: int, feature: float, o
     return total
 
 
-def _tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.5) -> NDArray[np.float64]:
+def _tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.5) -> NDArray[np.float32]:
     """A colour of the given brightness, between grey and fully coloured."""
     colour = random_colour(rng)
     colour = colour / max(colour.mean(), 1.0)
-    return np.clip((1 - strength + strength * colour) * rng.uniform(low, high), 0, 255)
+    return np.clip((1 - strength + strength * colour) * rng.uniform(low, high), 0, 255).astype(np.float32)
 
 
 def _polygon(picture: Picture, corners: list[tuple[float, float]], colour: NDArray[np.floating]) -> None:
@@ -90,7 +90,7 @@ def _warp(texture: Picture, corners: list[tuple[float, float]], picture: Picture
     mask = np.zeros(picture.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, np.round(target).astype(np.int32), 1)
     laid = cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    picture[mask > 0] = laid[mask > 0]
+    cv2.copyTo(laid, mask, picture)
 
 
 def _covering(rng: np.random.Generator, kind: str, side: int = 256) -> Picture:
@@ -256,7 +256,7 @@ def _land(rng: np.random.Generator, height: int, width: int) -> Picture:
             [(foot + wide, height), (foot - wide, height)],
         )
         path = far + near
-        _warp(_covering(rng, "asphalt") * (1.3, 1.2, 1.05), path, picture)
+        _warp(_covering(rng, "asphalt") * np.array([1.3, 1.2, 1.05], np.float32), path, picture)
     for base in sorted(rng.uniform(0.0, 0.25, int(rng.integers(1, 8)))):
         tall = (0.16 + 1.6 * base) * height * rng.uniform(0.7, 1.3)
         _tree(picture, rng, rng.uniform(-0.05, 1.05) * width, horizon + base * height, tall)
@@ -266,9 +266,9 @@ def _land(rng: np.random.Generator, height: int, width: int) -> Picture:
 def _sky(rng: np.random.Generator, height: int, width: int) -> Picture:
     upper, lower = SKIES[rng.choice(3, p=[0.6, 0.25, 0.15])]
     share = np.linspace(0, 1, height)[:, None, None] ** 0.8
-    sky = upper * (1 - share) + lower * share
+    sky = (upper * (1 - share) + lower * share).astype(np.float32)
     cloud = np.clip(_clouds(rng, height, width, 0.4, 5) - rng.uniform(-0.1, 0.5), 0, 0.8)[..., None]
-    return (sky * (1 - cloud) + 245.0 * cloud).astype(np.float32)
+    return sky * (1 - cloud) + 245 * cloud
 
 
 def _art(rng: np.random.Generator, height: int, width: int) -> Picture:

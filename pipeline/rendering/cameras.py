@@ -18,7 +18,6 @@ Array = NDArray[np.floating]
 
 # SURREAL's lens: 60 mm before a sensor 32 mm wide.
 FOCAL_OVER_WIDTH = 60.0 / 32.0
-UP = np.array([0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +35,14 @@ class Camera:
 
     def to_camera(self, points: Array) -> Array:
         """(N, 3) metres, world to camera frame."""
-        return points @ self.R.T + self.t
+        # One row per axis in memory: sums and extremes over the points are several times faster so.
+        return (self.R @ np.transpose(points) + self.t[:, None]).T
 
     def project(self, points: Array) -> Array:
         """(N, 2) pixels of world points (N, 3); NaN for points on or behind the camera plane."""
-        x = self.to_camera(np.asarray(points, dtype=np.float64))
-        homogeneous = x @ self.K.T
-        depth = np.where(x[:, 2:] > 1e-6, x[:, 2:], np.nan)
-        return homogeneous[:, :2] / depth
+        x = self.to_camera(np.asarray(points, dtype=np.float64)).T
+        depth = np.where(x[2] > 1e-6, x[2], np.nan)
+        return (self.K[:2] @ x / depth).T
 
 
 def look_at(eye: Array, target: Array, size_hw: tuple[int, int], focal: float, roll: float = 0.0) -> Camera:
@@ -54,7 +53,8 @@ def look_at(eye: Array, target: Array, size_hw: tuple[int, int], focal: float, r
     """
     eye, target = np.asarray(eye, np.float64), np.asarray(target, np.float64)
     forward = target - eye
-    right = np.cross(forward, UP)
+    # The cross product with "up", (0, 1, 0).
+    right = np.array([-forward[2], 0.0, forward[0]])
     if np.linalg.norm(right) < 1e-9:
         raise ValueError(f"a camera at {eye} can not look at {target}: no distance, or straight up or down")
     forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)

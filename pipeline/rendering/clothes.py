@@ -45,7 +45,7 @@ def random_look(rng: np.random.Generator, body: BodyModel, side: int = 256) -> L
     _feet(painter)
     _extras(painter)
     # Cloth and skin are never quite even.
-    painter.colour *= 1 + 0.05 * noise(rng, texels.position, 0.12)[:, None]
+    painter.colour *= 1 + 0.05 * noise(rng, texels.position, 0.12, 2)[:, None]
     texture = texels.spread(np.clip(painter.colour, 0, 255).round().astype(np.uint8))
     return Look(texture=texture, labels=texels.spread(painter.label))
 

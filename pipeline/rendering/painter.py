@@ -26,9 +26,9 @@ class Painter:
     def __init__(self, rng: np.random.Generator, texels: Texels) -> None:
         self.rng = rng
         self.texels = texels
-        self.colour = np.zeros((len(texels.position), 3))
+        self.colour = np.zeros((len(texels.position), 3), np.float32)
         self.label = SKIN_CLASS[texels.region]
-        girth = np.full(len(texels.position), 4 * GIRTH)
+        girth = np.full(len(texels.position), 4 * GIRTH, np.float32)
         girth[texels.within("thigh", "shin", "foot")] = 2 * GIRTH
         girth[texels.within("upper_arm", "forearm", "hand")] = GIRTH
         self.across = texels.around / (2 * np.pi) * girth

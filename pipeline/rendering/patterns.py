@@ -12,7 +12,6 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 Array = NDArray[np.floating]
 GIRTH = 0.24
@@ -49,13 +48,36 @@ def contrasting(rng: np.random.Generator, *others: Colour, apart: float = 110.0)
 
 def noise(rng: np.random.Generator, points: Array, size: float, octaves: int = 3) -> Array:
     """(M,) smooth noise in about -1..1 at 3D points (M, 3); `size` is its largest feature in metres."""
-    total, weight = np.zeros(len(points)), 0.0
+    total, weight = np.zeros(len(points), np.float32), 0.0
+    steps = np.array(points.T / size, np.float32, order="C")
     for octave in range(octaves):
-        lattice = rng.uniform(-1, 1, (16, 16, 16))
-        scaled = (points * 2**octave / size + rng.uniform(0, 16, 3)).T
-        total += map_coordinates(lattice, scaled, order=1, mode="grid-wrap") / 2**octave
+        lattice = rng.uniform(-1, 1, (16, 16, 16)).astype(np.float32)
+        shift = rng.uniform(0, 16, (3, 1)).astype(np.float32)
+        total += _between(lattice, steps * 2**octave + shift) / 2**octave
         weight += 0.5**octave
-    return total / weight * 1.4
+    return total * (1.4 / weight)
+
+
+def _between(lattice: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M,) trilinear values at points (3, M), in steps of a cubic lattice that repeats; its side is a power of two.
+
+    `scipy.ndimage.map_coordinates` does the same in three times the time.
+    """
+    side, values = len(lattice), lattice.ravel()
+    whole = np.floor(points).astype(np.int32)
+    fx, fy, fz = points - whole.astype(np.float32)
+    (x0, y0, z0), (x1, y1, z1) = whole & (side - 1), (whole + 1) & (side - 1)
+
+    def along_z(row: NDArray[np.int32]) -> NDArray[np.float32]:
+        first = values[row + z0]
+        return first + (values[row + z1] - first) * fz
+
+    def along_y(plane: NDArray[np.int32]) -> NDArray[np.float32]:
+        first = along_z(plane + y0 * side)
+        return first + (along_z(plane + y1 * side) - first) * fy
+
+    first = along_y(x0 * side**2)
+    return first + (along_y(x1 * side**2) - first) * fx
 
 
 def plain(rng: np.random.Generator, down: Array, across: Array, points: Array) -> Array:

@@ -172,19 +172,20 @@ class Renderer:
     def _resize(self, size_hw: tuple[int, int]) -> None:
         from OpenGL import GL
 
-        if size_hw == self._size_hw:
+        """Make the buffers large enough for such an image."""
+        if (np.asarray(size_hw) <= self._size_hw).all():
             return
+        height, width = self._size_hw = tuple(np.maximum(size_hw, self._size_hw).tolist())
         attachments = (GL.GL_COLOR_ATTACHMENT0, GL.GL_COLOR_ATTACHMENT1, GL.GL_DEPTH_ATTACHMENT)
         formats = (GL.GL_RGBA32F, GL.GL_RGBA32F, GL.GL_DEPTH_COMPONENT32F)
         for target, attachment, storage in zip(self._targets, attachments, formats, strict=True):
             GL.glBindRenderbuffer(GL.GL_RENDERBUFFER, target)
-            GL.glRenderbufferStorage(GL.GL_RENDERBUFFER, storage, FINE * size_hw[1], FINE * size_hw[0])
+            GL.glRenderbufferStorage(GL.GL_RENDERBUFFER, storage, FINE * width, FINE * height)
             GL.glFramebufferRenderbuffer(GL.GL_FRAMEBUFFER, attachment, GL.GL_RENDERBUFFER, target)
         GL.glDrawBuffers(2, attachments[:2])
         status = GL.glCheckFramebufferStatus(GL.GL_FRAMEBUFFER)
         if status != GL.GL_FRAMEBUFFER_COMPLETE:
-            raise RuntimeError(f"the OpenGL driver refuses float images of {size_hw[1]}x{size_hw[0]} ({status})")
-        self._size_hw = size_hw
+            raise RuntimeError(f"the OpenGL driver refuses float images of {width}x{height} ({status})")
 
     def _upload(self, person: Person) -> None:
         """Bring the posed vertices to OpenGL, unless they are those of the last view already."""
@@ -215,7 +216,9 @@ class Renderer:
         GL.glScissor(*box)
         GL.glEnable(GL.GL_DEPTH_TEST)
         GL.glDisable(GL.GL_BLEND)
-        GL.glDisable(GL.GL_CULL_FACE)
+        # Bodies are closed, so nobody sees a face from within. Clip space is upside down: it turns the corners round.
+        GL.glEnable(GL.GL_CULL_FACE)
+        GL.glFrontFace(GL.GL_CW)
         GL.glClearColor(0.0, 0.0, 0.0, 0.0)
         GL.glClear(GL.GL_COLOR_BUFFER_BIT | GL.GL_DEPTH_BUFFER_BIT)
         self._program._bind()
@@ -258,16 +261,15 @@ class _Region:
 
 def _visible_region(view: SceneView, size_hw: tuple[int, int]) -> _Region | None:
     height, width = size_hw
-    points = np.concatenate([view.camera.to_camera(np.asarray(p.vertices, np.float64)) for p in view.people])
-    near, far = float(points[:, 2].min()), float(points[:, 2].max())
+    points = np.concatenate([view.camera.to_camera(p.vertices).T for p in view.people], axis=1)
+    near, far = float(points[2].min()), float(points[2].max())
     if far <= 0.05:
         return None
     low, high = np.zeros(2), np.array([width, height], np.float64)
     if near > 0.05:
         # A point behind the camera has no pixel; then the whole frame is drawn.
-        pixels = points @ view.camera.K.T
-        pixels = pixels[:, :2] / pixels[:, 2:]
-        low, high = np.maximum(pixels.min(axis=0), 0), np.minimum(pixels.max(axis=0), high)
+        pixels = view.camera.K[:2] @ points / points[2]
+        low, high = np.maximum(pixels.min(axis=1), 0), np.minimum(pixels.max(axis=1), high)
         if (low >= high).any():
             return None
     left, top = np.floor(low).astype(int).tolist()
@@ -297,8 +299,8 @@ def _vertex_normals(
     gather = sparse.csr_array((np.ones(faces.size, np.float32), (rows, columns)), shape=(num_vertices, len(faces)))
 
     def normals(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
-        summed = gather @ np.cross(b - a, c - a)
+        a, b, c = vertices.T[:, faces.T].swapaxes(0, 1)
+        summed = gather @ np.cross(b - a, c - a, axis=0).T
         return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
 
     return normals

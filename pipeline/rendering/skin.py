@@ -94,5 +94,5 @@ def _hair(painter: Painter, hair: Colour) -> None:
         reach = rng.uniform(0.08, 0.24)
         back = painter.trunk & (texels.normal[:, 2] < -0.1) & (texels.metres_down < reach)
         grown |= back & (np.abs(texels.position[:, 0]) < 0.13 - 0.25 * texels.metres_down)
-    strands = noise(rng, texels.position * (1.0, 0.25, 1.0), 0.03, 2)
-    painter.wear(grown, hair * (1 + 0.22 * strands[grown, None]), "hair")
+    strands = noise(rng, texels.position[grown] * (1.0, 0.25, 1.0), 0.03, 2)
+    painter.wear(grown, hair * (1 + 0.22 * strands[:, None]), "hair")

@@ -45,8 +45,8 @@ class Texels:
 
     def within(self, *regions: str) -> NDArray[np.bool_]:
         """(M,) texels in any of the named regions; `left_` and `right_` may be left off."""
-        wanted = [i for i, name in enumerate(REGIONS) if name in regions or name.split("_", 1)[-1] in regions]
-        return np.isin(self.region, wanted)
+        wanted = [name in regions or name.split("_", 1)[-1] in regions for name in REGIONS]
+        return np.array(wanted)[self.region]
 
     def joint(self, name: str) -> Array:
         return self.joints[SMPL_JOINT_NAMES.index(name)]
@@ -97,7 +97,14 @@ def _locate(body: BodyModel, side: int) -> Texels:
     nearest = distance_transform_edt((own < 0).reshape(side, side), return_distances=False, return_indices=True)
     index = own.reshape(side, side)[tuple(nearest)]
     limb, down, around = _body_coordinates(position, region, joints)
-    return Texels(position, normal, region, limb, down, around, joints, index)
+
+    def single(values: Array) -> NDArray[np.float32]:
+        # Painting waits for memory: half of it, half the time.
+        return values.astype(np.float32)
+
+    return Texels(
+        single(position), single(normal), region, single(limb), single(down), single(around), single(joints), index
+    )
 
 
 def _rasterise(corners: Array, side: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:

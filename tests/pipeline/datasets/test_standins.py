@@ -165,9 +165,35 @@ def test_motions_of_the_test_set_are_by_people_whom_no_training_set_shows(world:
     assert not train & test
 
 
+def test_moments_drawn_for_one_shard_are_those_of_all(world: World) -> None:
+    everything = world.moments(np.random.default_rng(1), 7, range(7), instants=2)
+    some = world.moments(np.random.default_rng(1), 7, [5, 2], instants=2)
+    for moment, number in zip(some, (5, 2), strict=True):
+        np.testing.assert_array_equal(moment.poses, everything[number].poses)
+        np.testing.assert_array_equal(moment.trans, everything[number].trans)
+
+
+def test_bodies_posed_together_are_those_posed_alone(world: World) -> None:
+    rng = np.random.default_rng(1)
+    moments = [*world.moments(rng, 2, range(2), instants=20), *world.moments(rng, 1, [0])]
+    betas = [world.betas(rng) for _ in moments]
+    poses, trans = [moment.poses for moment in moments], [moment.trans + 1 for moment in moments]
+    for i, body in enumerate(world.pose_all(poses, trans, betas)):
+        alone = world.pose(poses[i], trans[i], betas[i])
+        for name in ("vertices", "joints", "coco", "rest_pelvis"):
+            np.testing.assert_allclose(getattr(body, name), getattr(alone, name), atol=1e-5)
+        unposed = world.pose(np.zeros((1, 72)), np.zeros((1, 3)), betas[i])
+        np.testing.assert_allclose(body.rest_pelvis, unposed.joints[0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "side"), [((96, 112), 128), ((192, 144), 192), ((180, 320), 256)])
+def test_clothes_are_painted_as_finely_as_the_image_shows(size: tuple[int, int], side: int, world: World) -> None:
+    assert world.look(np.random.default_rng(0), *size).texture.shape == (side, side, 3)
+
+
 def test_photographs_show_the_front_more_often_than_the_back(world: World) -> None:
     rng = np.random.default_rng(0)
-    [motion] = world.moments(rng, 1)
+    [motion] = world.moments(rng, 1, [0])
     body = world.pose(motion.poses, motion.trans, np.zeros(10))
     facing = Rotation.from_rotvec(body.poses[0, :3]).apply([0.0, 0.0, 1.0])
     towards = np.array([direction(body.photographed_from(rng), 0.0) for _ in range(400)])
@@ -213,7 +239,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_a_turned_world_keeps_the_body_where_it_is(world: World) -> None:
     rng = np.random.default_rng(0)
-    moment = world.moments(rng, 1)[0]
+    [moment] = world.moments(rng, 1, [0])
     body = world.pose(moment.poses, moment.trans + 1.0, world.betas(rng))
     rotation = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
     poses, transl = body.turned(rotation)

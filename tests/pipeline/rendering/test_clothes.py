@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from pipeline.bodies.anatomy import CIHP_NAMES
 from pipeline.bodies.model import BodyModel
 from pipeline.rendering.clothes import Look, random_look
 from pipeline.rendering.painter import Painter
-from pipeline.rendering.patterns import PATTERNS
+from pipeline.rendering.patterns import PATTERNS, _between
 from pipeline.rendering.texels import texels_of
 
 
@@ -100,6 +101,14 @@ def test_patterns_give_a_colour_everywhere(pattern: str) -> None:
     colours = PATTERNS[pattern][1](rng, points[:, 1], points[:, 0], points)
     assert colours.shape == (500, 3)
     assert np.isfinite(colours).all() and colours.min() >= 0 and colours.max() <= 255
+
+
+def test_noise_runs_straight_between_the_points_of_its_lattice() -> None:
+    rng = np.random.default_rng(0)
+    lattice = rng.uniform(-1, 1, (16, 16, 16)).astype(np.float32)
+    points = rng.uniform(-40, 40, (3, 1000)).astype(np.float32)
+    expected = map_coordinates(lattice, points, order=1, mode="grid-wrap")
+    np.testing.assert_allclose(_between(lattice, points), expected, atol=1e-4)
 
 
 def test_a_garment_of_no_texels_has_no_colours(body: BodyModel) -> None:

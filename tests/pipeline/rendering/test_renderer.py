@@ -85,6 +85,8 @@ def test_each_pixel_shows_a_face_that_projects_onto_it_at_the_depth_it_tells(
     off = np.linalg.norm(view.camera.project(centre) - pixels, axis=1)
     assert (off <= 1.0 + 1.2 * reach * view.camera.K[0, 0] / depth).all()
     assert (np.abs(rendering.depth[rows, columns] - depth) <= 1.01 * reach + 1e-3).all()
+    outwards = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (outwards * (view.camera.centre - centre)).sum(axis=1).min() > -1e-6
 
 
 def test_the_left_arm_is_on_the_right_of_the_image_seen_from_the_front_and_on_the_left_from_behind(

@@ -9,6 +9,7 @@ on a shared server are none of our business.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import sys
@@ -35,15 +36,20 @@ TAGS = "PIPELINE_TAGS"
 def command() -> Iterator[None]:
     """Around the flow call of a command line: server up, orphans swept, runs tagged."""
     import prefect
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     die_with_parent()
+    # What is loaded by now stays; looking through it for garbage would take half a second at the exit.
+    gc.freeze()
     try:
         with server_in_use():
             local_server.up()
             sweep()
             stage = os.environ.get("DVC_STAGE")
             tags = [tag for tag in os.environ.get(TAGS, "").split(",") if tag] + ([f"stage-{stage}"] if stage else [])
-            with prefect.tags(*tags):
+            # No heartbeats: at its end a run would wait for a second of them to pass, and nobody listens; the
+            # notes of `remember` tell of runs whose process is gone. No environment variable says "none".
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect.tags(*tags):
                 yield
     except (ValueError, OSError, local_server.ServerError) as error:
         # The user's to mend; where it happened is in the log above.

@@ -52,9 +52,11 @@ def target(stage: str, params_file: str) -> str:
 
 def started_from_ui() -> bool:
     """True in a run of a deployment, false in the command of a DVC stage or in a test."""
+    if "DVC_STAGE" in os.environ:
+        return False
     from prefect.runtime import deployment
 
-    return deployment.id is not None and "DVC_STAGE" not in os.environ
+    return deployment.id is not None
 
 
 def run(stage: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:

@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from pipeline import bodies, frames
-from pipeline.bodies import BodyModel
 from pipeline.motions import Motion, read_folder, sample_frames, split_by_subject
 from pipeline.rendering import clothes
 from pipeline.rendering.cameras import Camera
@@ -28,6 +27,9 @@ from pipeline.rendering.clothes import Look
 from pipeline.rendering.light import irradiance, random_light, studio_light
 from pipeline.rendering.renderer import Renderer
 from pipeline.rendering.scene import Person, Rendering, SceneView
+
+if TYPE_CHECKING:
+    from pipeline.bodies import BodyModel
 
 Array = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
@@ -192,6 +194,8 @@ class World:
 
     def pose_all(self, poses: Sequence[Array], transl: Sequence[Array], betas: Sequence[Array]) -> list[Posed]:
         """As `pose`, for many people at once: a body alone takes five times as long as one of thirty."""
+        import torch  # loads in seconds; who only reads a data set does without
+
         lengths = [len(rows) for rows in poses]
         pose, shape = np.concatenate(poses), np.repeat(betas, lengths, axis=0)
         inputs = (shape, pose[:, 3:], pose[:, :3], np.concatenate(transl))

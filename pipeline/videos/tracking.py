@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.videos.detection import Box, Detection, intersection
 
@@ -70,6 +69,8 @@ def link(
         fps: sampled frames per second.
         max_gap_s: a track not seen for longer ends.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second to load, and crops of a dataset do without
+
     tracks: list[_Open] = []
     for step, (detections, move) in enumerate(zip(frames, camera, strict=True)):
         open_ = [track for track in tracks if (step - track.seen[-1][0] - 1) / fps <= max_gap_s]

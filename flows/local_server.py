@@ -81,7 +81,6 @@ def settings(port: int) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(HOME),
         "PREFECT_API_URL": url,
-        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_API_HOST": HOST,

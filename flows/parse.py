@@ -30,7 +30,7 @@ from pipeline.layout import Layout
 from pipeline.run_spec import Params, fingerprint
 from pipeline.videos import VideoSettings
 
-SHARD_RECORDS = 512
+SHARD_RECORDS = 128
 FRAMES_PER_SECOND = 5.0
 
 Videos = Annotated[

@@ -19,7 +19,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.progress import Progress
-from pipeline.process import die_with_parent
+from pipeline.process import die_with_parent, num_cores
 
 Result = TypeVar("Result")
 
@@ -27,10 +27,6 @@ Result = TypeVar("Result")
 def runner() -> TaskRunner[PrefectFuture[Any]]:
     """As many shards at a time as this process may use cores."""
     return cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=num_cores()))
-
-
-def num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

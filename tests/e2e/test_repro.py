@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.e2e.small_project import MISSING, environment, run, small_params
 from tests.flows.server_talk import ask, deployments, ended, serving, until
@@ -29,10 +30,16 @@ def stale(project: Path) -> set[str]:
     return {stage for stage, changes in status.items() if any(set(change) != {"changed outs"} for change in changes)}
 
 
-def outputs(project: Path, stage: str) -> dict[str, bytes]:
-    """Bytes of every file of a checkpoint, but for the note on when and how it was made."""
-    folder = project / "data/test/checkpoints" / stage
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "provenance.json"}
+def made(project: Path, stage: str) -> dict[str, bytes]:
+    """Bytes of every output of a stage, but for the notes on when and how it was made."""
+    outs = yaml.safe_load((project / "dvc.lock").read_text())["stages"][stage]["outs"]
+    paths = [project / out["path"] for out in outs if not out["path"].startswith("reports/metrics/")]
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return {
+        str(file.relative_to(project)): file.read_bytes()
+        for file in files
+        if file.is_file() and file.name != "provenance.json"
+    }
 
 
 def cpu_seconds() -> float:
@@ -113,18 +120,10 @@ def test_the_button_of_the_ui_shows_stages_and_the_headline_table(finished_proje
         assert {row["row_label"] for row in tables["figure-3a"]} >= {"Random"}
 
 
-def test_a_run_killed_in_mid_stage_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
-    before = outputs(finished_project, "croco_body")
-    again = ["dvc", "repro", "--force", "--single-item", "pretrain@croco_body"]
+def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
+    before = made(finished_project, "pretrain@croco_body")
     scratch = finished_project / ".scratch"
-    killed = subprocess.Popen(
-        [sys.executable, "-m", *again],
-        cwd=finished_project,
-        env=environment(finished_project),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    killed = forced(finished_project, "pretrain@croco_body")
     end = time.monotonic() + 600
     while not list(scratch.glob("pretrain-croco_body-*/step-*")) and time.monotonic() < end and killed.poll() is None:
         time.sleep(0.01)
@@ -132,7 +131,61 @@ def test_a_run_killed_in_mid_stage_goes_on_and_gives_the_same_bytes(finished_pro
     killed.wait()
     assert list(scratch.glob("pretrain-croco_body-*/step-*")), "the stage ended before it could be killed"
 
-    output = run(finished_project, *again).stdout
+    output = run(finished_project, "dvc", "repro", "--force", "--single-item", "pretrain@croco_body").stdout
     assert "going on from step" in output
-    assert outputs(finished_project, "croco_body") == before
+    assert made(finished_project, "pretrain@croco_body") == before
     assert not list(scratch.glob("pretrain-croco_body-*"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "seconds"),
+    [
+        ("bodies", 6),
+        ("motions", 4),
+        ("standin@synthetic", 6),
+        ("index@humbi", 4),
+        ("train_parser", 8),
+        ("parse@humbi", 6),
+        ("pair@humbi", 4),
+        ("finetune_body_mesh@random", 10),
+        ("report", 2),
+    ],
+)
+def test_a_stage_killed_at_any_moment_gives_the_same_bytes_when_run_again(
+    finished_project: Path, stage: str, seconds: float
+) -> None:
+    again = ["dvc", "repro", "--force", "--single-item", stage]
+    if stage == "report":
+        run(finished_project, *again)  # it says how long stages took, and other tests ran some of them again
+    before = made(finished_project, stage)
+    assert before
+    while not ended_by_kill(finished_project, stage, seconds):  # it was done before: earlier, then
+        seconds /= 2
+    run(finished_project, *again)
+    assert made(finished_project, stage) == before
+
+
+def ended_by_kill(project: Path, stage: str, seconds: float) -> bool:
+    """Run a stage and kill it, and all it has started, some seconds after DVC has; False when it had ended."""
+    log = project / ".scratch" / "killed.log"
+    process = forced(project, stage, log)
+    until(lambda: f"Running stage '{stage}'" in log.read_text(), 60)
+    with suppress(subprocess.TimeoutExpired):
+        assert process.wait(seconds) == 0, log.read_text()
+        return False
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def forced(project: Path, stage: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """`dvc repro --force` of one stage, in a process group of its own."""
+    with (log or Path(os.devnull)).open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+            cwd=project,
+            env=environment(project),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.layout import Layout
 from pipeline.motions.activities import ACTIVITIES
 from pipeline.motions.amass import write_amass
 from pipeline.motions.generate import generate, plan
-from pipeline.process import plain_errors
+from pipeline.process import num_cores, plain_errors
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +27,33 @@ def write_motions(folder: Path, body: bodies.BodyModel, params: run_spec.Motions
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     subjects = plan(params.num_subjects, params.clips_per_subject, np.random.default_rng(params.seed))
-    written = []
-    with tqdm(total=params.num_subjects * params.clips_per_subject, unit="clip", desc="motions") as progress:
-        for number, clips in enumerate(subjects):
-            # A generator per subject: more subjects do not change the first ones.
-            rng = np.random.default_rng([params.seed, number])
-            male = bool(rng.random() < 0.5)
-            betas = body.sample_betas(rng, 1, male)[0]
-            for clip, (dataset, activity) in enumerate(clips):
-                name = f"{dataset}/subject_{number:02d}/{activity}_{clip:02d}"
-                gender = "male" if male else "female"
-                keys = ACTIVITIES[dataset][activity]
-                motion = generate(body, keys, rng, betas, params.seconds, params.fps, name, gender)
-                written.append(write_amass(aside, motion).relative_to(aside))
-                progress.update()
+
+    def write_subject(number: int) -> list[Path]:
+        # A generator per subject: more subjects do not change the first ones.
+        rng = np.random.default_rng([params.seed, number])
+        male = bool(rng.random() < 0.5)
+        betas = body.sample_betas(rng, 1, male)[0]
+        written = []
+        for clip, (dataset, activity) in enumerate(subjects[number]):
+            name = f"{dataset}/subject_{number:02d}/{activity}_{clip:02d}"
+            gender = "male" if male else "female"
+            keys = ACTIVITIES[dataset][activity]
+            motion = generate(body, keys, rng, betas, params.seconds, params.fps, name, gender)
+            written.append(write_amass(aside, motion).relative_to(aside))
+        return written
+
+    # Threads do: nearly all of the time goes into torch and numpy, which let others run meanwhile.
+    with (
+        tqdm(total=len(subjects) * params.clips_per_subject, unit="clip", desc="motions") as progress,
+        ThreadPoolExecutor(num_cores()) as pool,
+    ):
+        paths = []
+        for written in pool.map(write_subject, range(len(subjects))):
+            paths += [folder / path for path in written]
+            progress.update(len(written))
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
-    return [folder / path for path in written]
+    return paths
 
 
 def main() -> None:

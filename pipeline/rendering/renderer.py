@@ -170,9 +170,9 @@ class Renderer:
         self._targets = GL.glGenRenderbuffers(3)
 
     def _resize(self, size_hw: tuple[int, int]) -> None:
+        """Make the buffers large enough for such an image."""
         from OpenGL import GL
 
-        """Make the buffers large enough for such an image."""
         if (np.asarray(size_hw) <= self._size_hw).all():
             return
         height, width = self._size_hw = tuple(np.maximum(size_hw, self._size_hw).tolist())

@@ -1,4 +1,4 @@
-"""Bodies for the tests of this room: the open one built from few people, and a tiny one of random numbers."""
+"""A body for the tests of this room that need no person: a tiny one of random numbers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ import numpy as np
 import pytest
 
 from pipeline.bodies.anatomy import MANO_PARENTS, SMPL_PARENTS
-from pipeline.bodies.anny_source import AnnySource
-from pipeline.bodies.build_body import build_body
-
-
-@pytest.fixture(scope="session")
-def source() -> AnnySource:
-    return AnnySource()
-
-
-@pytest.fixture(scope="session")
-def body_arrays(source: AnnySource) -> dict[str, np.ndarray]:
-    return build_body(source, source.sample_adults(60, np.random.default_rng(0)))
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import datasets, run_spec
-from pipeline.bodies.anny_source import AnnySource
-from pipeline.bodies.build_body import build_body
 from pipeline.bodies.model import load
 from pipeline.datasets.world import World
-from pipeline.layout import PROJECT, Layout
+from pipeline.layout import Layout
 from pipeline.motions.__main__ import write_motions
 
 SIZES: dict[str, dict[str, int]] = {
@@ -31,17 +28,11 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @pytest.fixture(scope="session")
-def open_layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def open_layout(tmp_path_factory: pytest.TempPathFactory, body_arrays: dict[str, np.ndarray]) -> Layout:
     """A project folder with an open body, a few motions and four background photographs."""
     layout = Layout("mini", tmp_path_factory.mktemp("project"))
     layout.bodies.mkdir(parents=True)
-    if (made := Layout("mini", PROJECT).smpl).is_file():
-        # The body that `dvc repro` makes: building another takes longer than all tests here.
-        layout.smpl.write_bytes(made.read_bytes())
-    else:
-        source, buffer = AnnySource(), io.BytesIO()
-        np.savez(buffer, **build_body(source, source.sample_adults(12, np.random.default_rng(0))))
-        layout.smpl.write_bytes(buffer.getvalue())
+    np.savez(layout.smpl, **body_arrays)
     settings = run_spec.Motions(num_subjects=4, clips_per_subject=3, seconds=2.0, fps=10.0, seed=0)
     write_motions(layout.motions, load(layout.smpl), settings)
     datasets.get("coco").write_standin(layout.standin("coco"), world_of(layout), 0, **SIZES["coco"])

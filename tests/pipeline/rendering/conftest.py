@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bodies.anny_source import AnnySource
-from pipeline.bodies.build_body import build_body
 from pipeline.bodies.model import BodyModel
 from pipeline.rendering.clothes import Look, random_look
 from pipeline.rendering.renderer import Person
 
 
 @pytest.fixture(scope="session")
-def body() -> BodyModel:
-    source = AnnySource()
-    return BodyModel(build_body(source, source.sample_adults(12, np.random.default_rng(0))), "smpl")
+def body(body_arrays: dict[str, np.ndarray]) -> BodyModel:
+    return BodyModel(body_arrays, "smpl")
 
 
 @pytest.fixture(scope="session")

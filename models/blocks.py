@@ -12,6 +12,18 @@ from models.patches import patchify
 from models.position import rotate
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention (B, H, L, D), (B, H, M, D), (B, H, M, D) -> (B, H, L, D).
+
+    On processors by plain products: torch's fused kernel has a slow bfloat16 backward pass there, and its own plain
+    form looks through all weights for rows that are masked altogether, of which there are none.
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value)
+    weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return weights.softmax(dim=-1) @ value
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer norm with the epsilon of ViT, MAE and CroCo."""
 
@@ -34,7 +46,7 @@ class SelfAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        y = F.scaled_dot_product_attention(query, key, value)
+        y = attend(query, key, value)
         return self.proj(y.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -56,7 +68,7 @@ class CrossAttention(nn.Module):
         query, key = heads(self.projq(x)), heads(self.projk(memory))
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        y = F.scaled_dot_product_attention(query, key, heads(self.projv(memory)))
+        y = attend(query, key, heads(self.projv(memory)))
         return self.proj(y.transpose(1, 2).reshape(x.shape))
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -88,34 +89,40 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(commands: Sequence[Sequence[str]], at_once: int) -> None:
-    """Run commands, `at_once` of them at a time, to their end.
+def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int) -> None:
+    """Run jobs in processes of their own, `at_once` of them at a time, to their end.
 
     When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for.
+    On Linux a process is a copy of this one: what is loaded by now need not be loaded again.
 
-    Raises SystemExit: with the status of the command that failed, or with 143 or 130 after a signal.
+    Raises SystemExit: with the status of the job that failed, or with 143 or 130 after a signal.
     """
-    waiting, running = list(commands), dict[int, subprocess.Popen[bytes]]()
+    linux = sys.platform == "linux"
+    context = multiprocessing.get_context("fork") if linux else multiprocessing.get_context("spawn")
+    waiting, running = list(jobs), list[BaseProcess]()
     with StopRequest() as stop:
         while (waiting or running) and stop.code is None:
-            for place in range(at_once):
-                if waiting and place not in running:
-                    running[place] = _start(waiting.pop(0), place)
-            time.sleep(0.05)
-            ended = {place: status for place in running if (status := running[place].poll()) is not None}
-            for place, status in ended.items():
-                del running[place]
-                stop.code = stop.code or status or None
-    for process in running.values():
+            while waiting and len(running) < at_once:
+                process = context.Process(target=_job, args=(waiting.pop(0),))
+                process.start()
+                running.append(process)
+            multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
+            for process in [process for process in running if not process.is_alive()]:
+                running.remove(process)
+                stop.code = stop.code or process.exitcode or None
+    for process in running:
         process.terminate()
-    for process in running.values():
-        process.wait()
+    for process in running:
+        process.join()
     if stop.code is not None:
         raise SystemExit(stop.code)
 
 
-def _start(command: Sequence[str], place: int) -> subprocess.Popen[bytes]:
-    # On a terminal each has a line of its own for its progress bar (read by tqdm).
-    lines = {"TQDM_POSITION": str(place)} if sys.stderr.isatty() else {}
-    # A session of its own: Ctrl-C comes to it through us, once; a second signal would end it in mid-step.
-    return subprocess.Popen(command, env={**os.environ, **lines}, start_new_session=True)
+def _job(job: Callable[[], None]) -> None:
+    # A session of its own: Ctrl-C comes through the parent, once; a second signal would end it in mid-step.
+    os.setsid()
+    # A copy has the parent's answer to signals, too.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    die_with_parent()
+    job()

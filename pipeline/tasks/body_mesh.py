@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -242,20 +242,29 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     shutil.rmtree(scratch)
 
 
-def every_seed(init: str, params_file: str, params: Params, layout: Layout) -> None:
-    """`body_mesh` for the seeds of a params file, each in its own process; what lies there of other seeds goes.
+def every_seed(init: str, params: Params, layout: Layout) -> None:
+    """`body_mesh` for the seeds of a params file; what lies there of other seeds goes.
 
-    On processors as many run at a time as there are cores, on a GPU one after the other.
-    Raises SystemExit with the status of one that failed.
+    On a GPU one after the other, else side by side, one thread each: in sum that is faster than one after the
+    other with all threads.
+    Raises as `body_mesh`; SystemExit with the status of a process that failed.
     """
-    seeds = [str(seed) for seed in params.body_mesh.seeds]
+    seeds = params.body_mesh.seeds
     for find in (layout.task_checkpoint, layout.pictures, layout.metrics, layout.history):
         for entry in find(STAGE, f"{init}/{seeds[0]}").parent.glob("*"):
-            if entry.stem not in seeds:
+            if entry.stem not in map(str, seeds):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    command = [sys.executable, "-m", "pipeline.tasks.body_mesh", "--params", params_file, "--init", init]
-    at_once = num_cores() if choose_device().type == "cpu" else 1
-    side_by_side([[*command, "--seed", seed] for seed in seeds], at_once)
+    if choose_device().type == "cpu":
+        side_by_side([partial(one_seed, init, seed, params, layout) for seed in seeds], num_cores())
+    else:
+        for seed in seeds:
+            body_mesh(init, seed, params, layout)
+
+
+def one_seed(init: str, seed: int, params: Params, layout: Layout) -> None:
+    """`body_mesh` as a command: raises SystemExit with one line where its user can mend what is wrong."""
+    with plain_errors(f"body_mesh {init} seed {seed}"):
+        body_mesh(init, seed, params, layout)
 
 
 def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -> BodyMeshNetwork:
@@ -372,13 +381,13 @@ def main() -> None:
     die_with_parent()
     # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
     torch.set_num_threads(1)
-    with plain_errors(f"body_mesh {arguments.init}" + ("" if arguments.seed is None else f" seed {arguments.seed}")):
+    with plain_errors(f"body_mesh {arguments.init}"):
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)
         if arguments.seed is None:
-            every_seed(arguments.init, arguments.params, params, layout)
+            every_seed(arguments.init, params, layout)
         else:
-            body_mesh(arguments.init, arguments.seed, params, layout)
+            one_seed(arguments.init, arguments.seed, params, layout)
 
 
 if __name__ == "__main__":

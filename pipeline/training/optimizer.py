@@ -87,20 +87,28 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            move = _muon_move if group["matrices"] else _adam_move
-            for value in group["params"]:
-                if value.grad is not None:
-                    value.sub_(move(value.grad, self.state[value], group["momentum"]), alpha=group["lr"])
+            values = [value for value in group["params"] if value.grad is not None]
+            if group["matrices"]:
+                self._step_matrices(values, group["lr"], group["momentum"])
+            else:
+                for value in values:
+                    move = _adam_move(value.grad, self.state[value], group["momentum"])
+                    value.sub_(move, alpha=group["lr"])
         return loss
 
-
-def _muon_move(gradient: Tensor, state: dict[str, Tensor], momentum: float) -> Tensor:
-    if not state:
-        state["mean"] = torch.zeros_like(gradient)
-    state["mean"].lerp_(gradient, 1 - momentum)
-    rows, columns = len(gradient), gradient[0].numel()
-    ahead = gradient.lerp(state["mean"], momentum).reshape(rows, columns)
-    return orthogonal(ahead).view_as(gradient) * max(1.0, rows / columns) ** 0.5
+    def _step_matrices(self, values: list[Tensor], lr: float, momentum: float) -> None:
+        """Kernels of one shape go together: products of a few small matrices leave processors waiting."""
+        of_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for value in values:
+            assert value.grad is not None
+            mean = self.state[value].setdefault("mean", torch.zeros_like(value))
+            mean.lerp_(value.grad, 1 - momentum)
+            ahead = value.grad.lerp(mean, momentum).flatten(1)
+            of_shape.setdefault((ahead.shape[0], ahead.shape[1]), []).append((value, ahead))
+        for (rows, columns), kernels in of_shape.items():
+            moves = orthogonal(torch.stack([ahead for _, ahead in kernels]))
+            for (value, _), move in zip(kernels, moves, strict=True):
+                value.sub_(move.view_as(value), alpha=lr * max(1.0, rows / columns) ** 0.5)
 
 
 def _adam_move(
@@ -116,18 +124,18 @@ def _adam_move(
     return state["mean"] / (1 - momentum**count) / scale
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About the orthogonal factor of a matrix (R, C): its singular values are brought near 1, within a third.
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About the orthogonal factors of matrices (..., R, C): their singular values are brought near 1, within a third.
 
     Newton-Schulz iteration with Jordan's coefficients, which rise fast from small values rather than settle at 1.
-    Each step multiplies the matrix X by a polynomial of X X^T, so it is enough to follow the small square matrix
+    Each step multiplies a matrix X by a polynomial of X X^T, so it is enough to follow the small square matrix
     and to multiply X once: half the work where one side is much longer.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T, steps).T
-    x = matrix / (matrix.norm() + 1e-7)
-    square = x @ x.T
-    identity = factor = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    if matrices.shape[-2] > matrices.shape[-1]:
+        return orthogonal(matrices.mT, steps).mT
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    square = x @ x.mT
+    identity = factor = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     for _ in range(steps):
         step = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
         factor = step @ factor

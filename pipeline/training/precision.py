@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +33,5 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     if precision == "fp32":
         yield
         return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-        if device.type == "cpu":
-            # Torch's fused CPU attention has a slow bfloat16 backward pass; plain products take
-            # two thirds of float32's time per mini step, the fused kernel takes longer than it.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    with torch.autocast(device.type, torch.bfloat16):
         yield

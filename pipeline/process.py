@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,12 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int) -> None:
 
     Raises SystemExit: with the status of the job that failed, or with 143 or 130 after a signal.
     """
-    linux = sys.platform == "linux"
-    context = multiprocessing.get_context("fork") if linux else multiprocessing.get_context("spawn")
+    start: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting, running = list(jobs), list[BaseProcess]()
     with StopRequest() as stop:
         while (waiting or running) and stop.code is None:
             while waiting and len(running) < at_once:
-                process = context.Process(target=_job, args=(waiting.pop(0),))
+                process = start.Process(target=_job, args=(waiting.pop(0),))
                 process.start()
                 running.append(process)
             multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)

@@ -4,6 +4,7 @@ patches (CroCo-Human Sec. 3.1, eq. 2, and its normalised form) and the completed
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.patches import patchify, unpatchify
@@ -38,8 +39,9 @@ def patch_errors(prediction: Tensor, target_image: Tensor, normalize: bool = Tru
     """
     target = _target_patches(prediction, target_image)
     if normalize:
-        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-        target = (target - mean) * torch.rsqrt(variance + 1e-6)
+        # Layer norm divides by the biased deviation; in one pass it is several times as fast as one thing at a time.
+        share = 1 - 1 / target.shape[-1]
+        target = F.layer_norm(target, target.shape[-1:], eps=1e-6 * share) * share**0.5
     return (prediction.float() - target).square().mean(dim=-1)
 
 

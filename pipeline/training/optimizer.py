@@ -101,8 +101,10 @@ class Muon(torch.optim.Optimizer):
         of_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for value in values:
             assert value.grad is not None
-            mean = self.state[value].setdefault("mean", torch.zeros_like(value))
-            mean.lerp_(value.grad, 1 - momentum)
+            state = self.state[value]
+            if not state:
+                state["mean"] = torch.zeros_like(value)
+            mean = state["mean"].lerp_(value.grad, 1 - momentum)
             ahead = value.grad.lerp(mean, momentum).flatten(1)
             of_shape.setdefault((ahead.shape[0], ahead.shape[1]), []).append((value, ahead))
         for (rows, columns), kernels in of_shape.items():
@@ -135,11 +137,13 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
         return orthogonal(matrices.mT, steps).mT
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     square = x @ x.mT
-    identity = factor = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
-    for _ in range(steps):
+    identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
+    factor = identity
+    for number in range(steps):
         step = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
-        factor = step @ factor
-        square = step @ step @ square
+        factor = step @ factor if number else step
+        if number < steps - 1:
+            square = step @ step @ square
     return factor @ x
 
 

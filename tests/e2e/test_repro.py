@@ -71,6 +71,18 @@ def test_one_command_gives_a_report_with_a_number_in_each_cell_that_is_planned(f
             assert float(cells[row, column]) > 0
 
 
+def test_dvc_draws_the_losses_and_lists_the_metrics(finished_project: Path, tmp_path: Path) -> None:
+    for history in ("pretrain/croco_body.csv", "body_mesh/random/1.csv"):
+        run(finished_project, "dvc", "plots", "show", "--out", str(tmp_path), f"reports/histories/test/{history}")
+        drawn = (tmp_path / "index.html").read_text()
+        last = (finished_project / "reports/histories/test" / history).read_text().splitlines()[-1]
+        assert last.split(",")[2] in drawn, "the last loss is not among the points"
+    shown = run(finished_project, "dvc", "metrics", "show", "--json", "reports/metrics/test/body_mesh/random").stdout
+    (files,) = (revision["data"] for revision in json.loads(shown.splitlines()[-1]).values())
+    assert all(metrics["data"]["values"]["pa_mpjpe"]["value"] > 0 for metrics in files.values())
+    assert len(files) == len(small_params()["body_mesh"]["seeds"])
+
+
 def test_the_second_run_does_nothing(finished_project: Path) -> None:
     before = cpu_seconds()
     output = run(finished_project, "flows.reproduce").stdout

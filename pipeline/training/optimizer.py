@@ -91,58 +91,73 @@ class Muon(torch.optim.Optimizer):
             if group["matrices"]:
                 self._step_matrices(values, group["lr"], group["momentum"])
             else:
-                for value in values:
-                    move = _adam_move(value.grad, self.state[value], group["momentum"])
-                    value.sub_(move, alpha=group["lr"])
+                self._step_vectors(values, group["lr"], group["momentum"])
         return loss
 
     def _step_matrices(self, values: list[Tensor], lr: float, momentum: float) -> None:
         """Kernels of one shape go together: products of a few small matrices leave processors waiting."""
+        gradients, means = _gradients(values), self._kept(values, "mean")
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
         of_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for value in values:
-            assert value.grad is not None
-            state = self.state[value]
-            if not state:
-                state["mean"] = torch.zeros_like(value)
-            mean = state["mean"].lerp_(value.grad, 1 - momentum)
-            ahead = value.grad.lerp(mean, momentum).flatten(1)
-            of_shape.setdefault((ahead.shape[0], ahead.shape[1]), []).append((value, ahead))
+        for value, ahead in zip(values, torch._foreach_lerp(gradients, means, momentum), strict=True):
+            matrix = ahead.flatten(1)
+            of_shape.setdefault((matrix.shape[0], matrix.shape[1]), []).append((value, matrix))
         for (rows, columns), kernels in of_shape.items():
-            moves = orthogonal(torch.stack([ahead for _, ahead in kernels]))
+            moves = orthogonal(torch.stack([matrix for _, matrix in kernels]))
             for (value, _), move in zip(kernels, moves, strict=True):
                 value.sub_(move.view_as(value), alpha=lr * max(1.0, rows / columns) ** 0.5)
 
+    def _step_vectors(
+        self, values: list[Tensor], lr: float, momentum: float, second: float = 0.999, eps: float = 1e-8
+    ) -> None:
+        if not values:
+            return
+        gradients, means, squares = _gradients(values), self._kept(values, "mean"), self._kept(values, "square")
+        for value in values:
+            self.state[value]["step"] = self.state[value].get("step", 0) + 1
+        counts = [self.state[value]["step"] for value in values]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+        scales = torch._foreach_div(squares, [1 - second**count for count in counts])
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, eps)
+        torch._foreach_addcdiv_(values, means, scales, [-lr / (1 - momentum**count) for count in counts])
 
-def _adam_move(
-    gradient: Tensor, state: dict[str, Tensor], momentum: float, second: float = 0.999, eps: float = 1e-8
-) -> Tensor:
-    if not state:
-        state |= {"step": torch.zeros(()), "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
-    state["step"] += 1
-    state["mean"].lerp_(gradient, 1 - momentum)
-    state["square"].lerp_(gradient.square(), 1 - second)
-    count = float(state["step"])
-    scale = (state["square"] / (1 - second**count)).sqrt() + eps
-    return state["mean"] / (1 - momentum**count) / scale
+    def _kept(self, values: list[Tensor], name: str) -> list[Tensor]:
+        """The state of this name of each parameter, zero at first."""
+        for value in values:
+            if name not in self.state[value]:
+                self.state[value][name] = torch.zeros_like(value)
+        return [self.state[value][name] for value in values]
 
 
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About the orthogonal factors of matrices (..., R, C): their singular values are brought near 1, within a third.
+def _gradients(values: list[Tensor]) -> list[Tensor]:
+    return [value.grad for value in values if value.grad is not None]
 
-    Newton-Schulz iteration with Jordan's coefficients, which rise fast from small values rather than settle at 1.
+
+_TO_ONE = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""Coefficients of x, x^3, x^5: of all such polynomials the first brings [0.01, 1] nearest to 1, the second what the
+first leaves, and so on: in the end within 0.27. Method: Amsel et al., "The Polar Express", 2025."""
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the orthogonal factors of matrices (..., R, C): singular values of at least a hundredth of the matrix's
+    norm are brought within 0.27 of 1, smaller ones are enlarged up to 78 times.
+
     Each step multiplies a matrix X by a polynomial of X X^T, so it is enough to follow the small square matrix
     and to multiply X once: half the work where one side is much longer.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
-        return orthogonal(matrices.mT, steps).mT
+        return orthogonal(matrices.mT).mT
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     square = x @ x.mT
     identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     factor = identity
-    for number in range(steps):
-        step = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
+    for number, (first, third, fifth) in enumerate(_TO_ONE):
+        step = first * identity + third * square + fifth * square @ square
         factor = step @ factor if number else step
-        if number < steps - 1:
+        if number + 1 < len(_TO_ONE):
             square = step @ step @ square
     return factor @ x
 

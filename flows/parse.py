@@ -30,7 +30,6 @@ from pipeline.layout import Layout
 from pipeline.run_spec import Params, fingerprint
 from pipeline.videos import VideoSettings
 
-SHARD_RECORDS = 128
 FRAMES_PER_SECOND = 5.0
 
 Videos = Annotated[
@@ -112,7 +111,7 @@ def parse(
     if videos is not None:
         _find_people(videos, frames_per_second, people)
     job = _job(dataset, videos, run_spec.load(params_file))
-    plan = parsing.plan_shards(job.records, SHARD_RECORDS)
+    plan = parsing.plan_shards(job.records)
     get_run_logger().info("%d records in %d shards", job.records.num_rows, len(plan))
     futures = [parse_shard.submit(number, shards.whole(rows), shards.whole(job)) for number, rows in enumerate(plan)]
     parts = shards.gather(futures, f"parse-{job.name}", f"shards of {job.name}")
@@ -148,7 +147,7 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
         root, params.crops.size, params.crops.scale, source, _parser(params) if source == "pgn" else None
     )
     images = [(path, *_stat(root / path)) for path in records["image"].unique().to_pylist()]
-    key = fingerprint(cutting.fingerprint, SHARD_RECORDS, records["frame_id"].to_pylist(), images)
+    key = fingerprint(cutting.fingerprint, parsing.SHARD_RECORDS, records["frame_id"].to_pylist(), images)
     return Job(name, records, cutting, layout.crops(pool, name), layout.scratch(f"parse-{name}", key))
 
 

@@ -4,24 +4,23 @@ trained encoder becomes a file that plain `timm` loads.
 Own format, one directory: `model.safetensors`, `config.json` (architecture and the arguments that
 rebuild the module) and `provenance.json` (whatever the writer knows about how it came to be)."""
 
+from __future__ import annotations
+
+import importlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from models.croco import CroCo, CroCoEncoder
-from models.mae import MAE, MAEEncoder
 from models.patches import IMAGE_MEAN, IMAGE_STD
-from models.pgn import PGN
 from models.pgn_tensorflow import pgn_from_tensorflow
 from models.published import croco_arguments, mae_arguments, resample_positions
-from models.timm_export import timm_file
 from models.weight_files import (
     CheckpointError,
     load_state,
@@ -29,6 +28,11 @@ from models.weight_files import (
     sha256_of,
     write_safetensors,
 )
+
+if TYPE_CHECKING:
+    from models.croco import CroCo
+    from models.mae import MAE
+    from models.pgn import PGN
 
 __all__ = [
     "CheckpointError",
@@ -49,13 +53,14 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
-    "croco": CroCo,
-    "croco_encoder": CroCoEncoder,
-    "mae": MAE,
-    "mae_encoder": MAEEncoder,
-    "pgn": PGN,
+ARCHITECTURES = {
+    "croco": "models.croco.CroCo",
+    "croco_encoder": "models.croco.CroCoEncoder",
+    "mae": "models.mae.MAE",
+    "mae_encoder": "models.mae.MAEEncoder",
+    "pgn": "models.pgn.PGN",
 }
+"""Class of each architecture. Loaded when asked for: who parses people need not wait for timm."""
 
 
 def save(
@@ -78,7 +83,8 @@ def save(
         ValueError: a module outside `ARCHITECTURES` without a `config` naming its architecture.
     """
     directory = Path(directory)
-    known = {kind: name for name, kind in ARCHITECTURES.items()}.get(type(module))
+    path = f"{type(module).__module__}.{type(module).__qualname__}"
+    known = {kind: name for name, kind in ARCHITECTURES.items()}.get(path)
     described: dict[str, Any] = {"format": 1}
     if known is not None:
         described |= {"architecture": known, "kwargs": module.config}
@@ -117,13 +123,12 @@ def load(directory: str | Path) -> nn.Module:
     """
     directory = Path(directory)
     config = read_config(directory)
-    kind = ARCHITECTURES.get(config["architecture"])
-    if kind is None:
+    if config["architecture"] not in ARCHITECTURES:
         raise CheckpointError(
             f"{directory} is a {config['architecture']!r}, which models.checkpoints.load does not "
             f"build; it builds {sorted(ARCHITECTURES)}"
         )
-    module = _build(kind, config.get("kwargs", {}), directory)
+    module = _build(config["architecture"], config.get("kwargs", {}), directory)
     load_state(module, read_weight_file(directory / WEIGHTS).state, directory)
     return module
 
@@ -175,7 +180,7 @@ def load_croco(path: str | Path, img_size: int | None = None) -> CroCo:
         state = file.state
     if img_size is not None:
         kwargs = {**kwargs, "img_size": img_size}
-    model = _build(CroCo, kwargs, path)
+    model: CroCo = _build("croco", kwargs, path)
     resample_positions(state, ("enc_pos_embed", "dec_pos_embed"), model.grid, class_token=False)
     load_state(model, state, path, hint)
     return model
@@ -216,7 +221,7 @@ def load_mae(
             raise CheckpointError(f"{path} does not tell its number of heads; give {', '.join(missing)}")
     if img_size is not None:
         kwargs = {**kwargs, "img_size": img_size}
-    model = _build(MAE, kwargs, path)
+    model: MAE = _build("mae", kwargs, path)
     if "decoder_embed.weight" not in state:
         logger.warning("%s has no decoder: a fresh one is drawn (seed 0)", path)
         model.reset_parameters(torch.Generator().manual_seed(0))
@@ -236,7 +241,7 @@ def load_pgn(path: str | Path) -> PGN:
     """
     directory = _own_directory(path)
     kwargs, state = _own(directory, "pgn") if directory else ({}, read_weight_file(path).state)
-    model = _build(PGN, kwargs, path)
+    model: PGN = _build("pgn", kwargs, path)
     load_state(model, state, path)
     return model
 
@@ -277,6 +282,8 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
         ValueError: rotary positions or another module, for which timm has no counterpart.
     """
     module = checkpoint if isinstance(checkpoint, nn.Module) else load_pretrained(checkpoint)
+    from models.timm_export import timm_file
+
     return timm_file(module, path)
 
 
@@ -296,8 +303,10 @@ def _own(directory: Path, architecture: str) -> tuple[dict[str, Any], dict[str, 
     return dict(config.get("kwargs", {})), state
 
 
-def _build(kind: type[Any], kwargs: Mapping[str, Any], source: str | Path) -> Any:
+def _build(architecture: str, kwargs: Mapping[str, Any], source: str | Path) -> Any:
+    place, name = ARCHITECTURES[architecture].rsplit(".", 1)
+    kind = getattr(importlib.import_module(place), name)
     try:
         return kind(**kwargs)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} asks for a {kind.__name__} that cannot be built: {error}") from error
+        raise CheckpointError(f"{source} asks for a {name} that cannot be built: {error}") from error

@@ -29,7 +29,7 @@ from pipeline.silhouettes import Parser, pack, parse_silhouettes
 
 log = logging.getLogger(__name__)
 
-SHARD_RECORDS = 2048
+SHARD_RECORDS = 128
 PARSER_BATCH = 32
 
 Progress = Callable[[int, int], None]

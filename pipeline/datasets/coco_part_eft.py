@@ -142,8 +142,7 @@ class CocoPartEft(Dataset):
         numbers = chunk(shard, sizes.images, CHUNK)
         moments = world.moments(generator(seed, self.name), sizes.images, numbers, "everyday")
         rngs = [generator(seed, self.name, number) for number in numbers]
-        poses, trans = [moment.poses for moment in moments], [moment.trans for moment in moments]
-        bodies = world.pose_all(poses, trans, [world.betas(rng) for rng in rngs])
+        bodies = world.pose_moments(moments, rngs)
         samples = []
         for number, rng, body in zip(numbers, rngs, bodies, strict=True):
             upright = rng.random() < PORTRAITS

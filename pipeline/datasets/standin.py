@@ -24,7 +24,7 @@ from pipeline.datasets.base import mark_standin, one_thread
 from pipeline.datasets.coco import DATASET as COCO
 from pipeline.datasets.world import World
 from pipeline.layout import Layout
-from pipeline.process import die_with_parent
+from pipeline.process import die_with_parent, num_cores
 from pipeline.run_spec import Params, fingerprint
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def write_standin(
     missing, total = job.missing(), len(job.shards)
     if done := total - len(missing):
         log.info("%s: %d of %d shards are there from an earlier run", dataset, done, total)
-    workers = min(processes or os.cpu_count() or 1, max(len(missing), 1))
+    workers = min(processes or num_cores(), max(len(missing), 1))
     bar = tqdm(total=total, initial=done, desc=f"stand-in {dataset}", unit="shard", disable=progress is not None)
     # Spawned, not forked: an OpenGL context does not survive a fork.
     context = multiprocessing.get_context("spawn")

@@ -127,8 +127,7 @@ class Synthetic(Dataset):
         numbers = chunk(shard, sizes.scenes, CHUNK)
         moments = world.moments(generator(seed, self.name), sizes.scenes, numbers, instants=sizes.instants)
         rngs = [generator(seed, self.name, number) for number in numbers]
-        poses, trans = [moment.poses for moment in moments], [moment.trans for moment in moments]
-        bodies = world.pose_all(poses, trans, [world.betas(rng) for rng in rngs])
+        bodies = world.pose_moments(moments, rngs)
         scenes = []
         for number, rng, motion, body in zip(numbers, rngs, moments, bodies, strict=True):
             name = f"s{number:06d}"

@@ -192,6 +192,11 @@ class World:
         """Bodies of T poses (T, 72) with translations (T, 3) metres and one shape (10,)."""
         return self.pose_all([poses], [transl], [betas])[0]
 
+    def pose_moments(self, moments: Sequence[Motion], rngs: Sequence[np.random.Generator]) -> list[Posed]:
+        """Each moment by a random adult of its own."""
+        poses, trans = [moment.poses for moment in moments], [moment.trans for moment in moments]
+        return self.pose_all(poses, trans, [self.betas(rng) for rng in rngs])
+
     def pose_all(self, poses: Sequence[Array], transl: Sequence[Array], betas: Sequence[Array]) -> list[Posed]:
         """As `pose`, for many people at once: a body alone takes five times as long as one of thirty."""
         import torch  # loads in seconds; who only reads a data set does without

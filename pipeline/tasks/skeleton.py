@@ -31,9 +31,12 @@ class Skeleton(nn.Module):
         rotations: (B, 24, 3, 3) relative to the parent, root first; betas: (B, 10).
         """
         rest = self.rest + torch.einsum("bk,kjc->bjc", betas, self.by_beta)
+        bones = rest[:, 1:] - rest[:, list(SMPL_PARENTS[1:])]
+        # A bone beside the rotation at its end: one product turns both by all that comes before.
+        steps = torch.cat([rotations[:, 1:], bones[..., None]], dim=3).unbind(1)
         turned, placed = [rotations[:, 0]], [rest[:, 0]]
-        for joint, parent in enumerate(SMPL_PARENTS[1:], start=1):
-            bone = (rest[:, joint] - rest[:, parent])[:, :, None]
-            placed.append(placed[parent] + (turned[parent] @ bone)[:, :, 0])
-            turned.append(turned[parent] @ rotations[:, joint])
+        for parent, step in zip(SMPL_PARENTS[1:], steps, strict=True):
+            turn, shift = (turned[parent] @ step).split([3, 1], dim=2)
+            turned.append(turn)
+            placed.append(placed[parent] + shift[:, :, 0])
         return torch.stack(placed, dim=1)

@@ -93,7 +93,7 @@ def is_measured(layout: Layout, stage: str, name: str, key: str) -> bool:
             and folder_fingerprint(layout.root / pictures["path"]) == pictures["fingerprint"]
             and layout.history(stage, name).is_file()
         )
-    except (OSError, ValueError, KeyError, TypeError, checkpoints.CheckpointError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -136,28 +136,24 @@ def _gradients(values: list[Tensor]) -> list[Tensor]:
     return [value.grad for value in values if value.grad is not None]
 
 
-_TO_ONE = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-"""Coefficients of x, x^3, x^5: of all such polynomials the first brings [0.01, 1] nearest to 1, the second what the
-first leaves, and so on: in the end within 0.27. Method: Amsel et al., "The Polar Express", 2025."""
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About the orthogonal factors of matrices (..., R, C): their singular values are brought near 1, within a third.
 
-
-def orthogonal(matrices: Tensor) -> Tensor:
-    """About the orthogonal factors of matrices (..., R, C): singular values of at least a hundredth of the matrix's
-    norm are brought within 0.27 of 1, smaller ones are enlarged up to 78 times.
-
+    Newton-Schulz iteration with Jordan's coefficients, which rise fast from small values rather than settle at 1:
+    polynomials that settle sooner raise the small ones less, and networks then learn more slowly.
     Each step multiplies a matrix X by a polynomial of X X^T, so it is enough to follow the small square matrix
     and to multiply X once: half the work where one side is much longer.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
-        return orthogonal(matrices.mT).mT
+        return orthogonal(matrices.mT, steps).mT
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     square = x @ x.mT
     identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     factor = identity
-    for number, (first, third, fifth) in enumerate(_TO_ONE):
-        step = first * identity + third * square + fifth * square @ square
+    for number in range(steps):
+        step = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
         factor = step @ factor if number else step
-        if number + 1 < len(_TO_ONE):
+        if number < steps - 1:
             square = step @ step @ square
     return factor @ x
 

@@ -62,11 +62,9 @@ def down() -> bool:
     if process is None:
         return False
     process.terminate()
-    try:
-        process.wait(timeout=20)
-    except psutil.TimeoutExpired:
+    if not _ends(process):
         process.kill()
-        process.wait(timeout=20)
+        _ends(process)
     _state_file().unlink(missing_ok=True)
     return True
 
@@ -124,6 +122,23 @@ def _process() -> psutil.Process | None:
         return process if abs(process.create_time() - state["started"]) < 1.0 else None
     except (FileNotFoundError, json.JSONDecodeError, KeyError, psutil.NoSuchProcess):
         return None
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """True also while whoever started it has not taken note, as `flows.serve` and an init that heeds no orphans."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _ends(process: psutil.Process, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not _has_ended(process):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _running() -> str | None:
@@ -186,7 +201,7 @@ def _wait(process: psutil.Process | None) -> str | None:
     while process is not None and time.monotonic() < end:
         if (url := _running()) is not None:
             return url
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if _has_ended(process):
             return None
         time.sleep(0.25)
     if process is not None:

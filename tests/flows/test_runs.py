@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows import server_talk
+from tests.flows import browser, server_talk
 from tests.flows.server_talk import ask, ended, serving, until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -41,10 +41,37 @@ def test_a_run_started_as_the_button_does_completes_with_its_tables(api: str, de
     started = ask(f"{api}/deployments/{deployments['doctor']['id']}/create_flow_run", {})
     run = ended(api, started["id"])
     assert run["state_type"] == "COMPLETED", run["state"]
-    artifacts = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
-    tables = {item["key"]: json.loads(item["data"]) for item in artifacts if item["type"] == "table"}
-    assert {row["dataset"] for row in tables["datasets"]} >= {"3dpw", "humbi", "coco"}
-    assert {"check", "ok", "found"} == set(tables["machine"][0])
+    artifacts = ask(f"{api}/artifacts/filter", tables(run["id"]))
+    found = {item["key"]: json.loads(item["data"]) for item in artifacts if item["type"] == "table"}
+    assert {row["dataset"] for row in found["datasets"]} >= {"3dpw", "humbi", "coco"}
+    assert {"check", "ok", "found"} == set(found["machine"][0])
+
+
+def tables(run: str, *keys: str) -> dict[str, Any]:
+    """What to ask for the artifacts of a flow run."""
+    return {"artifacts": {"flow_run_id": {"any_": [run]}} | ({"key": {"any_": keys}} if keys else {})}
+
+
+@pytest.mark.skipif(browser.program() is None, reason="needs Chromium")
+def test_pressing_run_in_the_page_runs_a_flow_and_shows_its_log_and_tables(
+    api: str, deployments: dict[str, Any], tmp_path: Path
+) -> None:
+    home, deployment = api.removesuffix("/api"), deployments["doctor"]["id"]
+    runs = {"deployments": {"id": {"any_": [deployment]}}}
+    before = {run["id"] for run in ask(f"{api}/flow_runs/filter", runs)}
+    with browser.Browser(tmp_path / "profile") as page:
+        page.open(f"{home}/deployments/deployment/{deployment}")
+        page.click("Run", then="Quick run")
+        page.click("Quick run")
+        [run] = until(lambda: {run["id"] for run in ask(f"{api}/flow_runs/filter", runs)} - before, 60)
+        assert ended(api, run)["state_type"] == "COMPLETED"
+        page.open(f"{home}/runs/flow-run/{run}")
+        page.shows("Completed")
+        page.shows("Finished in state Completed()")
+        page.click("Artifacts", then="datasets")
+        [table] = ask(f"{api}/artifacts/filter", tables(run, "datasets"))
+        page.open(f"{home}/artifacts/artifact/{table['id']}")
+        page.shows("coco_part_eft")
 
 
 def test_the_form_offers_data_sets_and_scales_and_refuses_others(api: str, deployments: dict[str, Any]) -> None:

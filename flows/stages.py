@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows import lock_files
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
 
@@ -72,7 +73,9 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
     `say` gets every line of output; without it the output goes to the terminal as it is, and
     nothing is returned. Cancelling takes DVC and its stage down. Raises ReproError.
     """
-    with one_at_a_time(say or (lambda line: print(line, file=sys.stderr))):
+    tell = say or (lambda line: print(line, file=sys.stderr))
+    with one_at_a_time(tell):
+        lock_files.mend(PROJECT, tell)
         return dvc(["repro", *arguments], say, tags)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,20 @@ from pipeline.process import die_with_parent, plain
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
+
+MENDABLE = (ValueError, OSError)
+"""What the user of a command can mend: told in one line. Anything else is a mistake of ours and keeps its traceback."""
+
+
+def in_one_line(record: logging.LogRecord) -> bool:
+    """Filter of Prefect's loggers, which print and store the traceback of whatever ends a flow or a task."""
+    if record.exc_info and isinstance(record.exc_info[1], MENDABLE):
+        record.exc_info = None
+    return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(in_one_line)
 
 TAGS = "PIPELINE_TAGS"
 """Comma-separated tags for the runs below this process; `reproduce` sets it for its stages."""
@@ -51,8 +66,7 @@ def command() -> Iterator[None]:
             # notes of `remember` tell of runs whose process is gone. No environment variable says "none".
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect.tags(*tags):
                 yield
-    except (ValueError, OSError, local_server.ServerError) as error:
-        # The user's to mend; where it happened is in the log above.
+    except (*MENDABLE, local_server.ServerError) as error:
         sys.exit(f"error: {plain(error)}")
 
 

@@ -126,3 +126,33 @@ def test_a_run_whose_process_is_killed_is_crashed_at_the_next_start(api: str, se
     next_start = "from flows import process\nwith process.command(): pass"
     subprocess.run([sys.executable, "-c", next_start], cwd=PROJECT, env=server, check=True)
     assert ask(f"{api}/flow_runs/{run['id']}")["state_type"] == "CRASHED"
+
+
+READER = """
+import builtins, sys
+from flows import process
+from prefect import flow, task
+
+@task
+def read(kind):
+    raise getattr(builtins, kind)("the folder is empty")
+
+@flow(name="reader", **process.HOOKS)
+def reader(kind):
+    read(kind)
+
+with process.command():
+    reader(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(("kind", "mendable"), [("ValueError", True), ("RuntimeError", False)])
+def test_what_its_user_can_mend_ends_a_flow_without_a_traceback(
+    server: dict[str, str], kind: str, mendable: bool
+) -> None:
+    done = subprocess.run([sys.executable, "-c", READER, kind], cwd=PROJECT, env=server, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the folder is empty" in done.stderr
+    assert ("Traceback" in done.stderr + done.stdout) == (not mendable)
+    if mendable:
+        assert "error: the folder is empty" in done.stderr.splitlines()

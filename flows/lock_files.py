@@ -12,12 +12,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 PATTERNS = ("dvc.lock", "tables/dvc.lock", "scales/*/dvc.lock", "scales/*/tables/dvc.lock")
 
 _ENTRY = re.compile(r"^  \S.*$", re.MULTILINE)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def mend(project: Path, say: Callable[[str], None]) -> None:
@@ -42,11 +39,12 @@ def mend(project: Path, say: Callable[[str], None]) -> None:
 def is_whole(text: str) -> bool:
     """Whether DVC accepts this as a lock file."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import ParseError, parse_yaml
     from voluptuous import Invalid
 
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, _LOADER))
-    except (yaml.YAMLError, Invalid):
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(text, "dvc.lock"))
+    except (ParseError, Invalid):
         return False
     return True
 
@@ -60,8 +58,10 @@ def whole_part(text: str) -> str:
 
 
 def entries(text: str) -> dict[str, object]:
-    """The stages of a whole lock file."""
-    return dict((yaml.load(text, _LOADER) or {}).get("stages") or {})
+    """The stages of a whole lock file, or of an empty one."""
+    from dvc.utils.serialize import parse_yaml
+
+    return dict(parse_yaml(text, "dvc.lock").get("stages", {}))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import subprocess
@@ -93,7 +92,3 @@ class Browser:
             self.shows(then, 5)
         except AssertionError:
             self.click(text, then, kind)
-
-    def picture(self, path: Path) -> None:
-        """The visible part of the page as a PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

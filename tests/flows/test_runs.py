@@ -69,6 +69,8 @@ def test_pressing_run_in_the_page_runs_a_flow_and_shows_its_log_and_tables(
             with suppress(AssertionError):
                 run = until(lambda: {run["id"] for run in ask(f"{api}/flow_runs/filter", runs)} - before, 15).pop()
                 break
+        else:
+            pytest.fail("no press of the button started a run")
         assert ended(api, run)["state_type"] == "COMPLETED"
         page.open(f"{home}/runs/flow-run/{run}")
         page.shows("Completed")

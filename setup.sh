@@ -21,6 +21,11 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
 fi
 
+# `dvc` itself, but killed while it writes its lock file it leaves the old one whole. -P: flows/ shadows no package.
+case $VENV in /*) environment=$VENV ;; *) environment=$PWD/$VENV ;; esac
+printf '#!/bin/sh\nexec "%s/bin/python" -P "%s/flows/dvc_command.py" "$@"\n' "$environment" "$PWD" > "$VENV/bin/dvc.tmp"
+chmod +x "$VENV/bin/dvc.tmp" && mv "$VENV/bin/dvc.tmp" "$VENV/bin/dvc"
+
 # Linux only: macOS ships what is needed.
 [ "$(uname -s)" = Linux ] || exit 0
 missing=$("$VENV/bin/python" - <<'PY'

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import lock_files
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
 
@@ -75,12 +74,11 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
     """
     tell = say or (lambda line: print(line, file=sys.stderr))
     with one_at_a_time(tell):
-        lock_files.mend(PROJECT, tell)
         return dvc(["repro", *arguments], say, tags)
 
 
 def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
-    command = [sys.executable, "-m", "dvc", *arguments]
+    command = [sys.executable, "-m", "flows.dvc_command", *arguments]
     if say is None:
         status = subprocess.run(command, cwd=PROJECT, env=_environment(tags)).returncode
         if status:

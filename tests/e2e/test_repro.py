@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def stale(project: Path) -> set[str]:
     """Stages of the root graph that DVC would run for a change of their own inputs."""
-    status = json.loads(run(project, "dvc", "status", "--json", "dvc.yaml").stdout.splitlines()[-1])
+    status = json.loads(run(project, "flows.dvc_command", "status", "--json", "dvc.yaml").stdout.splitlines()[-1])
     return {stage for stage, changes in status.items() if any(set(change) != {"changed outs"} for change in changes)}
 
 
@@ -73,11 +73,21 @@ def test_one_command_gives_a_report_with_a_number_in_each_cell_that_is_planned(f
 
 def test_dvc_draws_the_losses_and_lists_the_metrics(finished_project: Path, tmp_path: Path) -> None:
     for history in ("pretrain/croco_body.csv", "body_mesh/random/1.csv"):
-        run(finished_project, "dvc", "plots", "show", "--out", str(tmp_path), f"reports/histories/test/{history}")
+        run(
+            finished_project,
+            "flows.dvc_command",
+            "plots",
+            "show",
+            "--out",
+            str(tmp_path),
+            f"reports/histories/test/{history}",
+        )
         drawn = (tmp_path / "index.html").read_text()
         last = (finished_project / "reports/histories/test" / history).read_text().splitlines()[-1]
         assert last.split(",")[2] in drawn, "the last loss is not among the points"
-    shown = run(finished_project, "dvc", "metrics", "show", "--json", "reports/metrics/test/body_mesh/random").stdout
+    shown = run(
+        finished_project, "flows.dvc_command", "metrics", "show", "--json", "reports/metrics/test/body_mesh/random"
+    ).stdout
     (files,) = (revision["data"] for revision in json.loads(shown.splitlines()[-1]).values())
     assert all(metrics["data"]["values"]["pa_mpjpe"]["value"] > 0 for metrics in files.values())
     assert len(files) == len(small_params()["body_mesh"]["seeds"])
@@ -143,7 +153,9 @@ def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(fi
     killed.wait()
     assert list(scratch.glob("pretrain-croco_body-*/step-*")), "the stage ended before it could be killed"
 
-    output = run(finished_project, "dvc", "repro", "--force", "--single-item", "pretrain@croco_body").stdout
+    output = run(
+        finished_project, "flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"
+    ).stdout
     assert "going on from step" in output
     assert made(finished_project, "pretrain@croco_body") == before
     assert not list(scratch.glob("pretrain-croco_body-*"))
@@ -166,16 +178,13 @@ def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(fi
 def test_a_stage_killed_at_any_moment_gives_the_same_bytes_when_run_again(
     finished_project: Path, stage: str, seconds: float
 ) -> None:
-    again = ["dvc", "repro", "--force", "--single-item", stage]
+    again = ["flows.dvc_command", "repro", "--force", "--single-item", stage]
     if stage == "report":
         run(finished_project, *again)  # it says how long stages took, and other tests ran some of them again
     before = made(finished_project, stage)
     assert before
     while not ended_by_kill(finished_project, stage, seconds):  # it was done before: earlier, then
         seconds /= 2
-    # As `make repro` does: DVC may have been killed while it wrote its lock file.
-    if "was cut off" in run(finished_project, "flows.lock_files").stdout:
-        run(finished_project, "dvc", "repro")
     run(finished_project, *again)
     assert made(finished_project, stage) == before
 
@@ -197,7 +206,7 @@ def forced(project: Path, stage: str, log: Path | None = None) -> subprocess.Pop
     """`dvc repro --force` of one stage, in a process group of its own."""
     with (log or Path(os.devnull)).open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+            [sys.executable, "-m", "flows.dvc_command", "repro", "--force", "--single-item", stage],
             cwd=project,
             env=environment(project),
             stdout=out,

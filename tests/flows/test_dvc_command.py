@@ -1,0 +1,74 @@
+"""Lock files of DVC survive that DVC is killed, or runs out of disk, while it writes them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.layout import PROJECT
+
+CUT_OFF = """
+import os, signal, sys
+from dvc.utils.serialize import _yaml
+from flows.dvc_command import main
+
+def half(data, stream):
+    stream.write("schema: '2.0'\\nstages:\\n  first:\\n    cmd: ec")
+    stream.flush()
+    {ending}
+
+_yaml._dump = half
+sys.exit(main(["repro", "--force"]))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "dvc.yaml").write_text("stages:\n  first:\n    cmd: echo 1 > out\n    outs: [out]\n")
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    assert dvc(tmp_path, "-m", "flows.dvc_command", "repro").returncode == 0
+    assert "first:" in (tmp_path / "dvc.lock").read_text()
+    return tmp_path
+
+
+def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("raise OSError(28, 'No space left on device')", 255),
+    ],
+)
+def test_a_lock_file_is_the_old_one_until_the_new_one_is_whole(repository: Path, ending: str, status: int) -> None:
+    before = (repository / "dvc.lock").read_text()
+    (repository / "dvc.yaml").write_text("stages:\n  first:\n    cmd: echo 2 > out\n    outs: [out]\n")
+    cut_off = dvc(repository, "-c", CUT_OFF.format(ending=ending))
+    assert cut_off.returncode == status, cut_off.stderr
+    assert (repository / "dvc.lock").read_text() == before
+
+    again = dvc(repository, "-m", "flows.dvc_command", "repro")
+    assert again.returncode == 0, again.stderr
+    assert "echo 2" in (repository / "dvc.lock").read_text()
+    assert (repository / "out").read_text() == "2\n"
+    if status > 0:
+        assert not list(repository.glob(".dvc.lock.*"))
+
+
+def test_the_command_of_the_environment_is_this_one() -> None:
+    command = Path(sys.executable).with_name("dvc")
+    if not command.is_relative_to(PROJECT):
+        pytest.skip("the environment was not made by setup.sh of this checkout")
+    assert str(PROJECT / "flows" / "dvc_command.py") in command.read_text()
+    shown = subprocess.run([command, "version"], capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("DVC version")

@@ -8,18 +8,20 @@ goes to a temporary file that is renamed, so a file that exists is whole.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, SPLITS, FrameRecord
 
-VERSION = "1.0"
+VERSIONS = {"records": "1.0", "pairs": "2.0"}
 PAIR_KINDS = ("view", "pose")
 
 
@@ -32,7 +34,7 @@ def _field(name: str, type_: pa.DataType, meaning: str, unit: str = "", nullable
 
 
 def _schema(kind: str, fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"manifest": kind, "version": VERSION})
+    return pa.schema(fields, metadata={"manifest": kind, "version": VERSIONS[kind]})
 
 
 _floats = pa.list_(pa.float64())
@@ -85,6 +87,7 @@ PAIRS = _schema(
         _field("num_patches", pa.int32(), "patches per image of the two masks"),
         _field("dt_seconds", pa.float64(), "reference time minus target time (kind pose)", "s", nullable=True),
         _field("baseline_degrees", pa.float64(), "angle between the views (kind view)", "deg", nullable=True),
+        _field("group_rank", pa.float64(), "place in [0, 1) of the group of pairs linked by common frames, by a hash"),
     ],
 )
 
@@ -109,9 +112,42 @@ def write_records(records: Iterable[FrameRecord], path: Path) -> int:
 
 
 def write_pairs(rows: list[dict[str, object]], path: Path) -> int:
-    """Write pairs (dicts with the fields of `PAIRS`); returns how many."""
-    write_table(pa.Table.from_pylist(rows, schema=PAIRS), path)
+    """Write pairs (dicts with the fields of `PAIRS` but for `group_rank`, which follows from all); returns how many."""
+    table = pa.Table.from_pylist(rows, schema=PAIRS.remove(PAIRS.get_field_index("group_rank")))
+    ranks = group_ranks(table["target_frame_id"], table["reference_frame_id"])
+    write_table(table.append_column(PAIRS.field("group_rank"), pa.array(ranks)).cast(PAIRS), path)
     return len(rows)
+
+
+def group_ranks(targets: pa.ChunkedArray, references: pa.ChunkedArray) -> NDArray[np.float64]:
+    """(P,) place in [0, 1) of each pair's group: pairs that share a frame, or are linked through others, are one.
+
+    To hold out all pairs below a share holds out about that share of the groups, and no frame of
+    theirs stands in any other pair. A group's place is a hash of the smallest of its frame ids, so
+    pairs of other frames move none.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(targets)
+    if not count:
+        return np.zeros(0)
+    ends = pa.chunked_array([*targets.chunks, *references.chunks]).combine_chunks().dictionary_encode()
+    order = pc.array_sort_indices(ends.dictionary).to_numpy()
+    smaller = np.empty(len(order), np.int64)
+    smaller[order] = np.arange(len(order))
+    places = smaller[ends.indices.to_numpy()]
+    links = coo_array((np.ones(count, np.int8), (places[:count], places[count:])), shape=(len(order), len(order)))
+    num_groups, group = connected_components(links, directed=False)
+    first = np.full(num_groups, len(order))
+    np.minimum.at(first, group, np.arange(len(order)))
+    names = ends.dictionary.take(pa.array(order[first])).to_pylist()
+    return np.array([_unit_hash(name) for name in names])[group[places[:count]]]
+
+
+def _unit_hash(name: str) -> float:
+    # 53 bits: what a float below 1 holds.
+    return (int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 11) / 2**53
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -131,9 +167,9 @@ def read_records(path: str | Path) -> pa.Table:
     return _read(Path(path), "records")
 
 
-def read_pairs(path: str | Path) -> pa.Table:
-    """The pairs manifest at `path`; ManifestError when it is something else."""
-    return _read(Path(path), "pairs")
+def read_pairs(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The pairs manifest at `path`, or some columns of it; ManifestError when it is something else."""
+    return _read(Path(path), "pairs", columns)
 
 
 def validate(path: str | Path) -> str:
@@ -156,25 +192,25 @@ def to_records(table: pa.Table) -> list[FrameRecord]:
     return records
 
 
-def _read(path: Path, kind: str) -> pa.Table:
+def _read(path: Path, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
     if not path.is_file():
         raise ManifestError(f"{path}: no such {kind} manifest; `dvc repro` makes it")
     try:
-        table = pq.read_table(path)
+        schema = pq.read_schema(path)
+        found = _kind(schema, str(path))
+        if found != kind:
+            raise ManifestError(f"{path}: this is a {found} manifest, expected {kind}")
+        version = (schema.metadata or {}).get(b"version", b"").decode()
+        if version.split(".")[0] != VERSIONS[kind].split(".")[0]:
+            raise ManifestError(
+                f"{path}: manifest version {version or 'unknown'}, this code reads {VERSIONS[kind]}; "
+                "make it again with `dvc repro`"
+            )
+        return pq.read_table(path, columns=None if columns is None else list(columns))
     except pa.ArrowInvalid as error:
         raise ManifestError(
             f"{path}: not a Parquet file or damaged ({error}); delete it and run `dvc repro`"
         ) from error
-    found = _kind(table.schema, str(path))
-    if found != kind:
-        raise ManifestError(f"{path}: this is a {found} manifest, expected {kind}")
-    version = (table.schema.metadata or {}).get(b"version", b"").decode()
-    if version.split(".")[0] != VERSION.split(".")[0]:
-        raise ManifestError(
-            f"{path}: manifest version {version or 'unknown'}, this code reads {VERSION}; "
-            "make it again with `dvc repro`"
-        )
-    return table
 
 
 def _kind(schema: pa.Schema, where: str) -> str:

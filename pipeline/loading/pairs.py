@@ -1,36 +1,36 @@
 """Pairs manifests and crops -> batches for completion (CroCo-Human Sec. 3.1-3.3).
 
-Which pairs, roles, crops, colours and hidden patches step k gets depends on (seed, k) alone: a
-resumed run goes on with the very next sample and nothing is kept about the past.
+Which pairs, roles, crops, colours and hidden patches step k gets depends on (seed, k) alone, and on nothing that
+any process keeps: a resumed run goes on with the very next sample, and processes that share a step agree on it.
+Of a manifest only four columns of numbers are read, so that millions of pairs start as thousands do.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from models.masking import human_mask, uniform_mask
 from pipeline.loading.augment import cut, human_patches, random_colours, random_corners
 from pipeline.loading.crop_pixels import CropPixels
+from pipeline.loading.order import Order
 from pipeline.manifests import ManifestError, read_pairs
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["view", "pose"]
 
-_COLUMNS = ("pair_id", "kind", "target_frame_id", "reference_frame_id", "target_crop", "reference_crop")
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Masking:
 class PairBatch:
     """Tensors of B pairs, on any device."""
 
-    ids: list[str]
+    pairs: Tensor
+    """(B, 2) int64: number of the source, row of its manifest; see `PairPool.ids`."""
     target: Tensor
     """(B, S, S, 3) uint8 RGB, the image to complete."""
     reference: Tensor
@@ -77,18 +78,25 @@ class PairBatch:
     """(B, N) bool: patches of the target that show the person; all False where not known."""
     hidden: Tensor
     """(B, N) bool."""
+    target_cut: Tensor
+    """(B, 4) int64, where the target's pixels lie: source, row of its crops file, top and left there in px."""
+    reference_cut: Tensor
+    """Likewise for the reference."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def to(self, device: torch.device) -> PairBatch:
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "ids"}
-        return replace(self, **moved)
+        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
 
 class PairPool:
     """Pairs of several datasets, drawn by weight; a share of them is held out for validation.
 
-    A pair of dataset d and kind k is drawn from a cell (d, k) whose chance is weight[d] * weight[k],
-    uniformly within it, with replacement. Held out are whole groups of pairs that are linked by
-    common frames, chosen by a hash of their names, so that no validation image is trained on.
+    The pairs of dataset d and kind k are a cell of the order (see pipeline.loading.order), drawn with weight[d] *
+    weight[k], each of its pairs once before any again. Held out are whole groups of pairs that are linked by
+    common frames, chosen by a hash of their names (`group_rank` of the manifest), so that no validation image
+    is trained on.
 
     Args:
         kinds: weight of each kind of pair; kinds not named are left out.
@@ -111,123 +119,151 @@ class PairPool:
         seed: int,
     ) -> None:
         self._pixels = [CropPixels(source.crops) for source in sources]
-        self._tables = [read_pairs(source.pairs).select(_COLUMNS) for source in sources]
+        self._manifests = [_Manifest(source) for source in sources]
         self._size, self._masking, self._jitter, self._seed = size, masking, jitter, seed
-        self._cells: list[tuple[int, NDArray[np.int64]]] = []
-        self._heldout: list[tuple[int, NDArray[np.int64]]] = []
+        self._cells: list[tuple[int, NDArray[np.int32]]] = []
+        self._heldout: list[tuple[int, NDArray[np.int32]]] = []
         weights = []
         self.counts: dict[str, int] = {}
         """Training pairs by `<dataset>/<kind>`."""
-        for index, (source, table) in enumerate(zip(sources, self._tables, strict=True)):
-            if not table.num_rows:
+        for index, (source, manifest) in enumerate(zip(sources, self._manifests, strict=True)):
+            if not len(manifest.crops):
                 logger.warning("left out: %s, it has no pairs", source.name)
-            apart = held_out(table, heldout)
-            kind_of = table["kind"].to_numpy(zero_copy_only=False)
             for kind, weight in kinds.items():
-                rows = np.flatnonzero((kind_of == kind) & ~apart)
+                rows, apart = manifest.rows(kind, heldout)
                 if len(rows):
                     self._cells.append((index, rows))
                     weights.append(source.weight * weight)
                     self.counts[f"{source.name}/{kind}"] = len(rows)
-                if len(rows := np.flatnonzero((kind_of == kind) & apart)):
-                    self._heldout.append((index, rows))
+                if len(apart):
+                    self._heldout.append((index, apart))
         if not self._cells:
             raise ManifestError(
                 f"no pairs of kind {' or '.join(kinds)} in {', '.join(str(source.pairs) for source in sources)}; "
                 "get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
             )
-        self._chances = np.array(weights) / np.sum(weights)
+        self._order = Order([len(rows) for _, rows in self._cells], weights, seed)
 
-    def batch(self, step: int, batch: int) -> PairBatch:
-        """Random pairs of a step, roles swapped at random, each image cropped and coloured on its own."""
+    @property
+    def epoch(self) -> int:
+        """Pairs in an epoch: as many as there are to train on."""
+        return self._order.epoch
+
+    def batch(self, step: int, batch: int, part: slice = ALL) -> PairBatch:
+        """The pairs of a step, roles swapped at random, each image cropped and coloured on its own.
+
+        With a `part`, those of the batch alone: the very ones, masks included, that they are in the whole.
+        """
+        cells, picks = self._order.draw(step * batch, batch)
+        chosen = np.array(
+            [
+                (self._cells[cell][0], self._cells[cell][1][pick])
+                for cell, pick in zip(cells.tolist(), picks.tolist(), strict=True)
+            ]
+        )
         rng = np.random.default_rng([self._seed, step])
-        cells = rng.choice(len(self._cells), size=batch, p=self._chances)
-        sizes = np.array([len(rows) for _, rows in self._cells])
-        picks = rng.integers(sizes[cells])
-        chosen = [
-            (self._cells[cell][0], int(self._cells[cell][1][pick])) for cell, pick in zip(cells, picks, strict=True)
-        ]
-        return self._assemble(chosen, rng, swap=rng.random(batch) < 0.5)
+        return self._assemble(chosen, rng, swap=rng.random(batch) < 0.5, part=part)
 
     def validation(self, count: int) -> PairBatch | None:
         """Up to `count` held-out pairs, dataset by dataset, always the same; None when none are held out.
 
         Centre crops and true colours; the hidden patches are drawn from the pool's seed.
         """
-        rows = [(index, row) for index, part in self._heldout for row in part.tolist()]
-        if not rows:
+        bounds = np.cumsum([0, *(len(rows) for _, rows in self._heldout)])
+        if not bounds[-1]:
             return None
         rng = np.random.default_rng([self._seed, 1 << 40])
-        chosen = [rows[i] for i in sorted(rng.permutation(len(rows))[:count])]
+        places = np.sort(rng.choice(bounds[-1], size=min(count, bounds[-1]), replace=False))
+        cells = np.searchsorted(bounds, places, side="right") - 1
+        chosen = np.array(
+            [
+                (self._heldout[cell][0], self._heldout[cell][1][place - bounds[cell]])
+                for cell, place in zip(cells.tolist(), places.tolist(), strict=True)
+            ]
+        )
         return self._assemble(chosen, rng, swap=None)
 
+    def ids(self, batch: PairBatch) -> list[str]:
+        """The `pair_id` of every pair."""
+        return [self._manifests[source].ids[row] for source, row in batch.pairs.tolist()]
+
     def _assemble(
-        self, chosen: list[tuple[int, int]], rng: np.random.Generator, swap: NDArray[np.bool_] | None
+        self,
+        chosen: NDArray[np.int64],
+        rng: np.random.Generator,
+        swap: NDArray[np.bool_] | None,
+        part: slice = ALL,
     ) -> PairBatch:
-        """Pairs given as (dataset, row); `swap` None = as validation shows them."""
-        first = np.array([self._tables[i]["target_crop"][row].as_py() for i, row in chosen])
-        second = np.array([self._tables[i]["reference_crop"][row].as_py() for i, row in chosen])
+        """Pairs given as (source, row); `swap` None = as validation shows them.
+
+        Chance, and with it the number of visible patches, is that of all pairs; pixels are of the `part` alone.
+        """
+        sources = chosen[:, 0]
+        crops = np.stack([self._manifests[source].crops[row] for source, row in chosen.tolist()]).astype(np.int64)
         if swap is not None:
-            first, second = np.where(swap, second, first), np.where(swap, first, second)
-        datasets = np.array([i for i, _ in chosen])
-        corners = [self._corners(datasets, rng, centred=swap is None) for _ in range(2)]
-        target, silhouettes = self._cut(datasets, first, corners[0])
-        reference, _ = self._cut(datasets, second, corners[1])
+            crops = np.where(swap[:, None], crops[:, ::-1], crops)
+        corners = [self._corners(sources, rng, centred=swap is None) for _ in range(2)]
+        silhouettes = self._cut(CropPixels.silhouettes, sources, crops[:, 0], corners[0])
+        target, reference = (
+            self._cut(CropPixels.images, sources[part], crops[part, role], corners[role][part]) for role in range(2)
+        )
         colours = [random_colours(rng, len(chosen), 0.0 if swap is None else self._jitter) for _ in range(2)]
         human = torch.from_numpy(human_patches(silhouettes, self._masking.patch))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        cuts = [np.column_stack([sources, crops[:, role], corners[role]])[part] for role in range(2)]
         return PairBatch(
-            ids=[self._tables[i]["pair_id"][row].as_py() for i, row in chosen],
+            pairs=torch.from_numpy(chosen[part]),
             target=torch.from_numpy(target),
             reference=torch.from_numpy(reference),
-            target_colours=torch.from_numpy(colours[0]),
-            reference_colours=torch.from_numpy(colours[1]),
-            human=human,
-            hidden=self._masking.hide(human, generator),
+            target_colours=torch.from_numpy(colours[0][part]),
+            reference_colours=torch.from_numpy(colours[1][part]),
+            human=human[part],
+            hidden=self._masking.hide(human, generator)[part],
+            target_cut=torch.from_numpy(cuts[0]),
+            reference_cut=torch.from_numpy(cuts[1]),
         )
 
-    def _corners(self, datasets: NDArray[np.int64], rng: np.random.Generator, centred: bool) -> NDArray[np.int64]:
-        corners = np.empty((len(datasets), 2), np.int64)
-        for index in np.unique(datasets):
-            here, stored = np.flatnonzero(datasets == index), self._pixels[index].size
+    def _corners(self, sources: NDArray[np.int64], rng: np.random.Generator, centred: bool) -> NDArray[np.int64]:
+        corners = np.empty((len(sources), 2), np.int64)
+        for index in np.unique(sources):
+            here, stored = np.flatnonzero(sources == index), self._pixels[index].size
             corners[here] = random_corners(rng, len(here), stored, self._size)
             if centred:
                 corners[here] = (stored - self._size) // 2
         return corners
 
     def _cut(
-        self, datasets: NDArray[np.int64], rows: NDArray[np.int64], corners: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Images (B, S, S, 3) and silhouettes (B, S, S) of rows of several crops files, cut at the same corners."""
-        images = np.empty((len(rows), self._size, self._size, 3), np.uint8)
-        silhouettes = np.empty((len(rows), self._size, self._size), bool)
-        for index in np.unique(datasets):
-            here, pixels = np.flatnonzero(datasets == index), self._pixels[index]
-            images[here] = cut(pixels.images(rows[here]), corners[here], self._size)
-            silhouettes[here] = cut(pixels.silhouettes(rows[here]), corners[here], self._size)
-        return images, silhouettes
+        self,
+        read: Callable[[CropPixels, NDArray[np.int64]], NDArray],
+        sources: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        corners: NDArray[np.int64],
+    ) -> NDArray:
+        """What `read` finds (B, S, S, ...) at rows of several crops files, each cut at its own corner."""
+        found: dict[int, NDArray] = {}
+        for index in np.unique(sources):
+            here = np.flatnonzero(sources == index)
+            found |= zip(here, cut(read(self._pixels[index], rows[here]), corners[here], self._size), strict=True)
+        return np.stack([found[place] for place in range(len(rows))])
 
 
-def held_out(pairs: pa.Table, share: float) -> NDArray[np.bool_]:
-    """(P,) bool: pairs of about a `share` of the groups of linked frames.
+class _Manifest:
+    """The numbers of a pairs manifest that drawing takes; 16 bytes a pair."""
 
-    Frames are linked by the pairs they stand in. A group is held out when the smallest of its
-    frame ids hashes into the lowest `share`, so adding pairs of other frames moves none.
-    """
-    if not pairs.num_rows or share <= 0:
-        return np.zeros(pairs.num_rows, bool)
-    ends = [
-        pairs[name].to_numpy(zero_copy_only=False).astype("S16") for name in ("target_frame_id", "reference_frame_id")
-    ]
-    frames, places = np.unique(np.concatenate(ends), return_inverse=True)
-    target, reference = places[: pairs.num_rows], places[pairs.num_rows :]
-    links = coo_array((np.ones(len(target), np.int8), (target, reference)), shape=(len(frames), len(frames)))
-    count, group = connected_components(links, directed=False)
-    first = np.full(count, len(frames))
-    np.minimum.at(first, group, np.arange(len(frames)))
-    chosen = np.array([_unit_hash(frames[i]) < share for i in first])
-    return chosen[group[target]]
+    def __init__(self, source: Source) -> None:
+        self._path = source.pairs
+        table = read_pairs(source.pairs, ["kind", "target_crop", "reference_crop", "group_rank"])
+        self.crops = np.stack(
+            [table[name].to_numpy().astype(np.int32) for name in ("target_crop", "reference_crop")], axis=1
+        )
+        """(P, 2) rows of target and reference in the crops file."""
+        self._kinds, self._ranks = table["kind"], table["group_rank"].to_numpy()
 
+    def rows(self, kind: Kind, heldout: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Rows of the pairs of a kind to train on, and of those held out."""
+        of_kind, apart = pc.equal(self._kinds, kind).to_numpy(), self._ranks < heldout
+        return tuple(np.flatnonzero(of_kind & chosen).astype(np.int32) for chosen in (~apart, apart))  # type: ignore[return-value]
 
-def _unit_hash(name: bytes) -> float:
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") / 2**64
+    @cached_property
+    def ids(self) -> list[str]:
+        return read_pairs(self._path, ["pair_id"])["pair_id"].to_pylist()

@@ -39,7 +39,7 @@ class CrossCompletion:
         return self._pool.batch(step, self._how.batch)
 
     def ids(self, batch: PairBatch) -> Sequence[str]:
-        return batch.ids
+        return self._pool.ids(batch)
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """`loss`: mean over hidden patches; `human` and `background`: the two parts of it."""
@@ -66,11 +66,11 @@ class SingleCompletion:
     def batch(self, step: int) -> tuple[PairBatch, Tensor]:
         pairs = self._pool.batch(step, self._how.batch)
         generator = torch.Generator().manual_seed(step_seed(self._seed, step, stream=1))
-        nobody = torch.zeros(2 * len(pairs.ids), pairs.hidden.shape[1], dtype=torch.bool)
+        nobody = torch.zeros(2 * len(pairs), pairs.hidden.shape[1], dtype=torch.bool)
         return pairs, self._masking.hide(nobody, generator)
 
     def ids(self, batch: tuple[PairBatch, Tensor]) -> Sequence[str]:
-        return batch[0].ids
+        return self._pool.ids(batch[0])
 
     def losses(self, batch: tuple[PairBatch, Tensor]) -> dict[str, Tensor]:
         pairs, hidden = batch[0].to(self._how.device), batch[1].to(self._how.device)
@@ -89,8 +89,8 @@ def reference_use(model: CroCo | MAE, pairs: PairBatch, normalize: bool, chunk: 
     was_training = model.training
     model.eval()
     sums: dict[str, float] = {}
-    order = torch.arange(len(pairs.ids)).roll(1)
-    for rows in torch.arange(len(pairs.ids)).split(chunk):
+    order = torch.arange(len(pairs)).roll(1)
+    for rows in torch.arange(len(pairs)).split(chunk):
         target, true = plain(pairs.target[rows]), plain(pairs.reference[rows])
         references = {"true": true, "black": black_like(true), "shuffled": plain(pairs.reference[order[rows]])}
         if isinstance(model, MAE):
@@ -104,7 +104,7 @@ def reference_use(model: CroCo | MAE, pairs: PairBatch, normalize: bool, chunk: 
             sums[f"{name}/human"] = sums.get(f"{name}/human", 0.0) + float(per_human)
     model.train(was_training)
     num_human = max(1, int((pairs.hidden & pairs.human).sum()))
-    return {name: total / (num_human if name.endswith("/human") else len(pairs.ids)) for name, total in sums.items()}
+    return {name: total / (num_human if name.endswith("/human") else len(pairs)) for name, total in sums.items()}
 
 
 @torch.no_grad()

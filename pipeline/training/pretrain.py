@@ -144,7 +144,7 @@ def validate(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> dict[str, Val
     values = {}
     for key, loss in losses.items():
         kind, _, part = key.partition("/")
-        values[names[kind] + (f"_{part}" if part else "")] = Value(loss, unit, len(pairs.ids))
+        values[names[kind] + (f"_{part}" if part else "")] = Value(loss, unit, len(pairs))
     return values
 
 
@@ -162,7 +162,7 @@ def save_pictures(folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrai
     zoom = max(1, round(PICTURE_SIDE / drawn["target"].shape[1]))
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
-    for number, name in enumerate(pairs.ids):
+    for number, name in enumerate(pool.ids(pairs)):
         strips = [np.concatenate([drawn[column][number] for column in columns], axis=1) for columns in rows]
         picture = np.concatenate(strips).repeat(zoom, axis=0).repeat(zoom, axis=1)
         aside = folder / f".{number}.{os.getpid()}.tmp"

@@ -95,14 +95,15 @@ def complete_pairs(
     drawn = pictures(model, shown, run.normalize)
     columns = {name: title for name, title in COLUMNS.items() if name in drawn}
     rows = [np.hstack([_framed(drawn[name][number], columns[name]) for name in columns]) for number in range(count)]
-    captions = _captions(shown.ids, read_pairs(pairs), read_records(records))
+    ids = pool.ids(shown)
+    captions = _captions(ids, read_pairs(pairs), read_records(records))
     sheet = np.concatenate([titled(row, caption) for row, caption in zip(rows, captions, strict=True)])
     write_sheet(sheet, out / "completions.png")
-    result = Completions(out / "completions.png", checkpoint.name, count, len(measured.ids), losses)
+    result = Completions(out / "completions.png", checkpoint.name, count, len(measured), losses)
     facts = {
         "checkpoint": result.checkpoint,
         "sha256": checkpoints.fingerprint(checkpoint),
-        "pairs": shown.ids,
+        "pairs": ids,
         "measured": result.measured,
         "losses": losses,
     }

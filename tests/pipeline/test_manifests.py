@@ -145,13 +145,13 @@ def test_no_silhouette_and_an_empty_silhouette_stay_apart(tmp_path):
 
 
 def test_another_major_version_is_refused_and_another_minor_is_read(tmp_path):
-    table = pa.Table.from_pylist([make_pair()], schema=manifests.PAIRS)
-    for version in ("2.0", "1.7"):
+    table = pa.Table.from_pylist([make_pair() | {"group_rank": 0.5}], schema=manifests.PAIRS)
+    for version in ("1.0", "2.7"):
         changed = table.replace_schema_metadata({"manifest": "pairs", "version": version})
         pq.write_table(changed, tmp_path / f"{version}.parquet")
-    with pytest.raises(ManifestError, match=r"manifest version 2\.0, this code reads 1\.0; make it again"):
-        manifests.read_pairs(tmp_path / "2.0.parquet")
-    assert manifests.read_pairs(tmp_path / "1.7.parquet").num_rows == 1
+    with pytest.raises(ManifestError, match=r"manifest version 1\.0, this code reads 2\.0; make it again"):
+        manifests.read_pairs(tmp_path / "1.0.parquet")
+    assert manifests.read_pairs(tmp_path / "2.7.parquet").num_rows == 1
 
 
 def test_reading_the_wrong_thing_says_what_it_is(tmp_path):

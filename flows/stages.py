@@ -28,6 +28,8 @@ _LINES = (
     (re.compile(r"failed to reproduce '([^']+)'"), "failed"),
 )
 
+# -P: the folder of the command, which Python would look into first, shadows no package.
+_DVC = [sys.executable, "-P", str(Path(__file__).with_name("dvc_command.py"))]
 
 Say = Callable[[str], None]
 
@@ -78,7 +80,7 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
 
 
 def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
-    command = [sys.executable, "-m", "flows.dvc_command", *arguments]
+    command = [*_DVC, *arguments]
     if say is None:
         status = subprocess.run(command, cwd=PROJECT, env=_environment(tags)).returncode
         if status:

@@ -127,7 +127,7 @@ class PairPool:
         self.counts: dict[str, int] = {}
         """Training pairs by `<dataset>/<kind>`."""
         for index, (source, manifest) in enumerate(zip(sources, self._manifests, strict=True)):
-            if not len(manifest.crops):
+            if not len(manifest):
                 logger.warning("left out: %s, it has no pairs", source.name)
             for kind, weight in kinds.items():
                 rows, apart = manifest.rows(kind, heldout)
@@ -199,7 +199,7 @@ class PairPool:
         Chance, and with it the number of visible patches, is that of all pairs; pixels are of the `part` alone.
         """
         sources = chosen[:, 0]
-        crops = np.stack([self._manifests[source].crops[row] for source, row in chosen.tolist()]).astype(np.int64)
+        crops = np.array([self._manifests[source].crops(row) for source, row in chosen.tolist()])
         if swap is not None:
             crops = np.where(swap[:, None], crops[:, ::-1], crops)
         corners = [self._corners(sources, rng, centred=swap is None) for _ in range(2)]
@@ -253,11 +253,17 @@ class _Manifest:
     def __init__(self, source: Source) -> None:
         self._path = source.pairs
         table = read_pairs(source.pairs, ["kind", "target_crop", "reference_crop", "group_rank"])
-        self.crops = np.stack(
-            [table[name].to_numpy().astype(np.int32) for name in ("target_crop", "reference_crop")], axis=1
+        self._targets, self._references = (
+            table[name].to_numpy().astype(np.int32) for name in ("target_crop", "reference_crop")
         )
-        """(P, 2) rows of target and reference in the crops file."""
         self._kinds, self._ranks = table["kind"], table["group_rank"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def crops(self, row: int) -> tuple[int, int]:
+        """Rows of target and reference of a pair in the crops file."""
+        return int(self._targets[row]), int(self._references[row])
 
     def rows(self, kind: Kind, heldout: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Rows of the pairs of a kind to train on, and of those held out."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.bodies.anatomy import MANO_JOINT_NAMES, MANO_PARENTS, MANO_TIP_NAMES
 from pipeline.bodies.anny_source import AnnySource, RestShapes, pose_by_bones
 from pipeline.bodies.build_body import NUM_BETAS, Array
+from pipeline.bodies.fingers import FINGERS, finger_axes
 from pipeline.bodies.fitting import fit_skeleton, principal_shapes
 from pipeline.bodies.rig import hand_joint_bones, hand_joint_of_bone, merge
 from pipeline.bodies.tpose import BoneMotion, between, chain, to_t_pose
@@ -90,16 +91,9 @@ def _finger_poses(joints: Array, rng: np.random.Generator, count: int = 2000) ->
     bend = 0.6 * together + 0.65 * by_finger + 0.47 * alone
     side = rng.normal(size=(count, 5, 3))
     poses = np.zeros((count, 16, 3))
-    for finger in range(5):
+    for finger, (bend_axis, side_axis) in enumerate(finger_axes(joints)):
         joint = 1 + 3 * finger
-        is_thumb = MANO_JOINT_NAMES[joint].startswith("thumb")
-        along = joints[joint + 2] - joints[joint]
-        along = along / np.linalg.norm(along)
-        # The palm faces down; the thumb closes across it, towards the little finger.
-        inward = np.array([-0.3, -0.7, -0.65]) if is_thumb else np.array([0.0, -1.0, 0.0])
-        bend_axis = np.cross(along, inward)
-        bend_axis /= np.linalg.norm(bend_axis)
-        side_axis = np.cross(bend_axis, along)
+        is_thumb = FINGERS[finger] == "thumb"
         for part, (rest, bend_spread, side_spread) in enumerate(_THUMB_SPREAD if is_thumb else _FINGER_SPREAD):
             angle = np.clip(rest + bend_spread * bend[:, finger, part], -10, 95)
             poses[:, joint + part] = np.radians(angle)[:, None] * bend_axis

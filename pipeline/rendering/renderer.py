@@ -20,13 +20,11 @@ from scipy import sparse
 
 from pipeline.rendering.cameras import Camera
 from pipeline.rendering.context import make_current
-from pipeline.rendering.scene import Person, Rendering, SceneView
+from pipeline.rendering.scene import Person, Rendering, SceneView, Surface
 from pipeline.rendering.shading import FINE, reduce, shade
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from pipeline.bodies import BodyModel
 
 Array = NDArray[np.floating]
 __all__ = ["Person", "Renderer", "Rendering", "SceneView"]
@@ -65,14 +63,14 @@ void main() {
 
 
 class Renderer:
-    """Draws people of one body model; a context manager.
+    """Draws people of one body model, or hands; a context manager.
 
     All renderers of a process share its one OpenGL context and keep only buffers of their
     own. Raises ValueError when the body has no texture coordinates, NoGraphics (see
     `pipeline.rendering.context`) when the machine has no OpenGL.
     """
 
-    def __init__(self, body: BodyModel) -> None:
+    def __init__(self, body: Surface) -> None:
         if body.uv is None:
             raise ValueError(
                 "this body has no texture coordinates, so it can not be dressed; use the open body, "
@@ -196,7 +194,8 @@ class Renderer:
         vertices = np.asarray(person.vertices, np.float32)
         if not np.isfinite(vertices).all():
             raise ValueError("vertices hold NaN or infinity")
-        both = np.concatenate([vertices, self._normals_of(vertices)], axis=1)[self._source]
+        normals = -self._normals_of(vertices) if person.mirrored else self._normals_of(vertices)
+        both = np.concatenate([vertices, normals], axis=1)[self._source]
         GL.glBindBuffer(GL.GL_ARRAY_BUFFER, self._buffers[0])
         GL.glBufferSubData(GL.GL_ARRAY_BUFFER, 0, both.nbytes, both)
         self._uploaded = person
@@ -216,9 +215,8 @@ class Renderer:
         GL.glScissor(*box)
         GL.glEnable(GL.GL_DEPTH_TEST)
         GL.glDisable(GL.GL_BLEND)
-        # Bodies are closed, so nobody sees a face from within. Clip space is upside down: it turns the corners round.
+        # Bodies are closed, so nobody sees a face from within.
         GL.glEnable(GL.GL_CULL_FACE)
-        GL.glFrontFace(GL.GL_CW)
         GL.glClearColor(0.0, 0.0, 0.0, 0.0)
         GL.glClear(GL.GL_COLOR_BUFFER_BIT | GL.GL_DEPTH_BUFFER_BIT)
         self._program._bind()
@@ -227,6 +225,8 @@ class Renderer:
         GL.glBindVertexArray(self._array)
         for number, person in enumerate(view.people, start=1):
             self._upload(person)
+            # Clip space is upside down: it turns the corners round.
+            GL.glFrontFace(GL.GL_CCW if person.mirrored else GL.GL_CW)
             self._program.set_uniform("person", float(number))
             GL.glDrawElements(GL.GL_TRIANGLES, self._num_indices, GL.GL_UNSIGNED_INT, None)
         samples = []

@@ -7,6 +7,7 @@ Frames and units: metres, world with y up, cameras and pixels as in `pipeline.re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,17 @@ from numpy.typing import NDArray
 from pipeline.rendering.cameras import Camera
 from pipeline.rendering.clothes import Look
 
+if TYPE_CHECKING:
+    from pipeline.bodies.model import UvMap
+
 Array = NDArray[np.floating]
+
+
+class Surface(Protocol):
+    """What can be drawn: faces (F, 3) of its vertices, and where each corner lies on a texture."""
+
+    faces: NDArray[np.int64]
+    uv: UvMap | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +35,8 @@ class Person:
     vertices: Array
     joints: Array
     look: Look
+    mirrored: bool = False
+    """Whether the body is a mirror image (a left hand of the right one): its faces run round the other way."""
 
 
 @dataclass(frozen=True, eq=False)

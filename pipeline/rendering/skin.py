@@ -37,13 +37,17 @@ def paint_skin(painter: Painter) -> None:
     _hair(painter, hair)
 
 
-def _skin(painter: Painter) -> None:
-    rng, texels = painter.rng, painter.texels
+def random_skin(rng: np.random.Generator) -> Colour:
+    """(3,) RGB in 0..255, uniform over the range of skin tones."""
     tone = rng.uniform(0, len(SKIN_TONES) - 1)
     low = int(min(tone, len(SKIN_TONES) - 2))
     skin = SKIN_TONES[low] + (tone - low) * (SKIN_TONES[low + 1] - SKIN_TONES[low])
-    skin = skin * rng.uniform(0.95, 1.05)
-    painter.colour[:] = skin
+    return np.asarray(skin * rng.uniform(0.95, 1.05))
+
+
+def _skin(painter: Painter) -> None:
+    rng, texels = painter.rng, painter.texels
+    painter.colour[:] = random_skin(rng)
     # Blood near the surface: hands, knees, elbows, ears.
     flush = texels.within("hand", "foot") | (np.abs(texels.limb - 1) < 0.06)
     painter.colour[flush] *= (1.0, 0.94, 0.92)

@@ -80,22 +80,12 @@ def _locate(body: BodyModel, side: int) -> Texels:
     vertices = np.asarray(body.template_vertices, np.float64)
     joints = np.asarray(body.joint_regressor, np.float64) @ vertices
     corners = np.asarray(body.uv.uv, np.float64)[body.uv.faces_uv] * [side, -side] + [0, side]
-    face, weights, flat = _rasterise(corners, side)
+    face, weights, flat = rasterise(corners, side)
     position = np.einsum("mk,mkc->mc", weights, vertices[body.faces[face]])
-    triangle = vertices[body.faces]
-    face_normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
-    vertex_normal = np.zeros_like(vertices)
-    for corner in range(3):
-        for axis in range(3):
-            vertex_normal[:, axis] += np.bincount(body.faces[:, corner], face_normal[:, axis], len(vertices))
-    normal = np.einsum("mk,mkc->mc", weights, vertex_normal[body.faces[face]])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    normal = normals_at(vertices, body.faces, face, weights)
     region = np.asarray(body.face_regions)[face]
 
-    own = np.full(side * side, -1)
-    own[flat] = np.arange(len(flat))
-    nearest = distance_transform_edt((own < 0).reshape(side, side), return_distances=False, return_indices=True)
-    index = own.reshape(side, side)[tuple(nearest)]
+    index = nearest_texel(flat, side)
     limb, down, around = _body_coordinates(position, region, joints)
 
     def single(values: Array) -> NDArray[np.float32]:
@@ -107,7 +97,7 @@ def _locate(body: BodyModel, side: int) -> Texels:
     )
 
 
-def _rasterise(corners: Array, side: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+def rasterise(corners: Array, side: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
     """Faces (M,), barycentric weights (M, 3) and flat texel indices (M,) of all texel centres inside a face.
 
     corners: (F, 3, 2) texel coordinates, x right and y down. Overlaps go to the last face.
@@ -135,6 +125,27 @@ def _rasterise(corners: Array, side: int) -> tuple[NDArray[np.int64], Array, NDA
     order = {int(texel): i for i, texel in enumerate(flat)}
     kept = np.fromiter(order.values(), np.int64, len(order))
     return face[inside][kept], weights[inside][kept], flat[kept]
+
+
+def normals_at(vertices: Array, faces: NDArray[np.int64], face: NDArray[np.int64], weights: Array) -> Array:
+    """(M, 3) smooth unit normals of points given by their face (M,) and barycentric weights (M, 3)."""
+    triangle = vertices[faces]
+    face_normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
+    vertex_normal = np.zeros_like(vertices)
+    for corner in range(3):
+        for axis in range(3):
+            vertex_normal[:, axis] += np.bincount(faces[:, corner], face_normal[:, axis], len(vertices))
+    normal = np.einsum("mk,mkc->mc", weights, vertex_normal[faces[face]])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    return normal
+
+
+def nearest_texel(flat: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """(side, side) which of the texels at the flat indices (M,) is nearest: itself, where there is one."""
+    own = np.full(side * side, -1)
+    own[flat] = np.arange(len(flat))
+    nearest = distance_transform_edt((own < 0).reshape(side, side), return_distances=False, return_indices=True)
+    return own.reshape(side, side)[tuple(nearest)]
 
 
 def _body_coordinates(position: Array, region: NDArray[np.uint8], joints: Array) -> tuple[Array, Array, Array]:

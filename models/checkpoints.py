@@ -56,6 +56,7 @@ WEIGHTS = "model.safetensors"
 ARCHITECTURES = {
     "croco": "models.croco.CroCo",
     "croco_encoder": "models.croco.CroCoEncoder",
+    "keypoint_head": "models.heads.keypoints.KeypointHead",
     "mae": "models.mae.MAE",
     "mae_encoder": "models.mae.MAEEncoder",
     "pgn": "models.pgn.PGN",
@@ -88,7 +89,7 @@ def save(
     described: dict[str, Any] = {"format": 1}
     if known is not None:
         described |= {"architecture": known, "kwargs": module.config}
-        if known != "pgn":
+        if known not in ("pgn", "keypoint_head"):
             described |= {"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
     described |= config or {}
     if "architecture" not in described:

@@ -234,10 +234,10 @@ class CropStore:
 
     def image(self, row: int) -> Pixels:
         """(size, size, 3) uint8 RGB."""
-        decoded = cv2.imdecode(np.frombuffer(self.jpeg(row), np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(self.jpeg(row), np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
             raise CropsError(f"{self.path}: the image of row {row} is damaged; delete the file and run `dvc repro`")
-        return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
+        return np.asarray(decoded, np.uint8)
 
     def silhouette(self, row: int) -> Mask | None:
         """(size, size) bool, True = person; None = not known (which is not the same as nobody)."""
@@ -252,6 +252,12 @@ class CropStore:
 
     def square(self, row: int) -> Square:
         return Square(self._cell("cx", row), self._cell("cy", row), self._cell("side", row))
+
+    def squares(self) -> NDArray[np.float64]:
+        """(len(self), 3) centre x, y and side of every row's square in the original image, px."""
+        batches = [self._reader.get_batch(i) for i in range(self._reader.num_record_batches)]
+        columns = [[batch.column(name).to_numpy() for batch in batches] for name in ("cx", "cy", "side")]
+        return np.stack([np.concatenate([np.zeros(0), *column]) for column in columns], axis=1)
 
     def crop(self, row: int) -> Crop:
         """The whole row, still encoded."""

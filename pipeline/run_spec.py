@@ -132,7 +132,8 @@ class Initial(Section):
 class Pretrain(Section):
     """One pre-training run (paper sections 3.1 and 4.2)."""
 
-    method: Literal["croco", "mae"]
+    method: Literal["croco", "mae", "keypoints", "croco_keypoints"]
+    """Completion by CroCo or by MAE, supervised 2D keypoints, or CroCo's completion and keypoints (Table 3)."""
     network: str
     """A name of models.catalog."""
     init: str
@@ -154,9 +155,15 @@ class Pretrain(Section):
     """Share of the pairs kept for validation, in whole groups that share frames."""
     jitter: Share
     """Strength of brightness, contrast and saturation jitter, drawn per image."""
+    keypoint_weight: Annotated[float, Field(gt=0)] = 10.0
+    """Of the keypoint loss beside that of completion (method croco_keypoints; the paper is silent)."""
     precision: Literal["fp32", "bf16"]
     checkpoint_every: Positive
     seed: int
+
+    @property
+    def learns_keypoints(self) -> bool:
+        return self.method in ("keypoints", "croco_keypoints")
 
     @model_validator(mode="after")
     def _layers_learn_alike(self) -> Pretrain:

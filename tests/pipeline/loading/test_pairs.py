@@ -92,8 +92,13 @@ def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Lay
     pixels = CropPixels(layout.crops("body", "synthetic"))
     stored, silhouettes = pixels.images(np.arange(len(pixels))), pixels.silhouettes(np.arange(len(pixels)))
     corners = []
-    for target, reference, human in zip(
-        batch.target.numpy(), batch.reference.numpy(), batch.human.numpy(), strict=True
+    for target, reference, human, *told in zip(
+        batch.target.numpy(),
+        batch.reference.numpy(),
+        batch.human.numpy(),
+        batch.target_cut.tolist(),
+        batch.reference_cut.tolist(),
+        strict=True,
     ):
         places = []
         for image in (target, reference):
@@ -105,6 +110,7 @@ def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Lay
             ]
             assert len(found) == 1
             places.append(found[0])
+        assert told == [[0, *place] for place in places]
         (row, top, left), (other, *_) = places
         assert abs(row - other) == 1  # two neighbouring frames of one person
         cut = silhouettes[row, top : top + 64, left : left + 64].reshape(8, 8, 8, 8).any(axis=(1, 3)).reshape(-1)

@@ -176,6 +176,8 @@ class BodyMesh(Section):
     """Fine-tuning and evaluation of body mesh recovery (paper section 4.1)."""
 
     inits: tuple[str, ...]
+    ablations: tuple[str, ...] = ()
+    """Further runs to start from, when the other tables are made."""
     seeds: tuple[int, ...]
     train_dataset: str
     test_dataset: str
@@ -251,9 +253,10 @@ class Params(Section):
                     raise ValueError(f"pretrain.{name}.datasets: {dataset!r} is not one of {sorted(self.datasets)}")
             if run.init not in checkpoints - {name}:
                 raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
-        for init in self.body_mesh.inits:
-            if init not in checkpoints:
-                raise ValueError(f"body_mesh.inits: {init!r} is not one of {sorted(checkpoints)}")
+        for key in ("inits", "ablations"):
+            for init in getattr(self.body_mesh, key):
+                if init not in checkpoints:
+                    raise ValueError(f"body_mesh.{key}: {init!r} is not one of {sorted(checkpoints)}")
         return self
 
 
@@ -319,4 +322,4 @@ def pretrain_fingerprint(name: str, params: Params) -> str:
 
 def body_mesh_fingerprint(params: Params) -> str:
     """Without the lists of what to run: one more seed changes no other."""
-    return fingerprint(params.body_mesh.model_dump(mode="json", exclude={"inits", "seeds"}))
+    return fingerprint(params.body_mesh.model_dump(mode="json", exclude={"inits", "ablations", "seeds"}))

@@ -91,8 +91,19 @@ def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
 
 def test_the_tables_graph_fine_tunes_every_ablation() -> None:
     for path in SCALES:
-        ablations = yaml.safe_load(path.read_text())["ablations"]
-        assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == list(ablations)
+        params = yaml.safe_load(path.read_text())
+        of_bodies = [name for name, run in params["ablations"].items() if run["pool"] == "body"]
+        assert params["body_mesh"]["ablations"] == of_bodies
+    assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == "${body_mesh.ablations}"
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_a_run_that_learns_keypoints_depends_on_the_records_they_stand_in(path: Path) -> None:
+    runs = [run for run in run_spec.load(path).pretrain.values() if run.learns_keypoints]
+    records = {f"data/${{scale}}/records/{dataset}.parquet" for run in runs for dataset in run.datasets}
+    assert records
+    for file, stage in (("dvc.yaml", "pretrain"), ("tables/dvc.yaml", "pretrain_ablation")):
+        assert records <= set(stages(file)[stage]["do"]["deps"])
 
 
 @pytest.mark.parametrize("file", ["dvc.yaml", "tables/dvc.yaml"])

@@ -22,6 +22,14 @@ from pipeline.run_spec import Params, load
 
 log = logging.getLogger(__name__)
 
+OBJECTIVES = {
+    "croco": "Completion (CroCo)",
+    "mae": "Masked auto-encoding (MAE)",
+    "keypoints": "2D keypoints",
+    "croco_keypoints": "Completion with 2D keypoints",
+}
+"""Of each method of pre-training: losses of different ones do not compare, so each has axes of its own."""
+
 
 def write_report(params: Params, layout: Layout, reference: paper.Reference) -> Path:
     """Write tables, figures, claims and the page of one scale; returns the path of the page.
@@ -65,8 +73,7 @@ def draw_plots(params: Params, layout: Layout, metrics: MetricTable, filled: Map
     }
     histories = {name: history for name, history in histories.items() if history}
     together: dict[str, str] = {}
-    # Losses of different objectives do not compare; each objective has axes of its own.
-    for method, title in (("croco", "Completion (CroCo)"), ("mae", "Masked auto-encoding (MAE)")):
+    for method, title in OBJECTIVES.items():
         of_method = {name: history for name, history in histories.items() if params.pretrain[name].method == method}
         if of_method:
             together[title] = figures.loss_curves(of_method, names, f"{title}: {', '.join(of_method)}")

@@ -63,6 +63,7 @@ def galleries(layout: Layout, params: Params) -> list[Gallery]:
         _pairs(layout, params),
         _parsing(layout),
         _completions(layout, params),
+        _keypoints(layout, params),
         _meshes(layout, params),
     ]
 
@@ -163,10 +164,27 @@ def _completions(layout: Layout, params: Params) -> Gallery:
         "and, for cross-view and cross-pose completion, the reference. The row below has a black reference: what its "
         "prediction lacks came from the reference.",
     )  # fmt: skip
-    for run in params.pretrain:
-        command = "dvc repro" if run in params.body_mesh.inits else "make tables"
-        _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, command)
+    for run, spec in params.pretrain.items():
+        if spec.method != "keypoints":
+            _add_pretrained(gallery, layout, params, run, "completion_*")
     return gallery
+
+
+def _keypoints(layout: Layout, params: Params) -> Gallery:
+    gallery = Gallery(
+        "keypoints", "Supervised 2D keypoints",
+        "Images held out from training. From left to right: the image, the true heat-maps, the predicted ones, and "
+        "the highest pixel of each prediction (blue) with the true keypoint (green).",
+    )  # fmt: skip
+    for run, spec in params.pretrain.items():
+        if spec.learns_keypoints:
+            _add_pretrained(gallery, layout, params, run, "keypoints_*")
+    return gallery
+
+
+def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: str) -> None:
+    command = "dvc repro" if run in params.body_mesh.inits else "make tables"
+    _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, command, files)
 
 
 def _parsing(layout: Layout) -> Gallery:
@@ -193,9 +211,11 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
     return gallery
 
 
-def _add_drawn(gallery: Gallery, layout: Layout, folder: Path, title: str, command: str = "dvc repro") -> None:
+def _add_drawn(
+    gallery: Gallery, layout: Layout, folder: Path, title: str, command: str = "dvc repro", files: str = "*"
+) -> None:
     """Pictures a stage drew itself; `captions.json` beside them maps file name to text."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".jpg"))
+    paths = sorted(path for path in folder.glob(files) if path.suffix in (".png", ".jpg"))
     if not paths:
         gallery.absent.append(f"{title}: no pictures in {_shown(layout, folder)} yet; `{command}` draws them")
         return

@@ -159,6 +159,11 @@ def with_pairs(measured):
     for number in range(2):
         cv2.imwrite(str(folder / f"completion_{number:02d}.png"), np.zeros((128, 256, 3), np.uint8))
     (folder / "captions.json").write_text('{"completion_00.png": "pair 4a1e"}')
+    folder = measured.pictures("pretrain", "croco_keypoints_body")
+    folder.mkdir(parents=True)
+    for name in ("completion_00", "keypoints_00", "keypoints_01"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((192, 768, 3), np.uint8))
+    (folder / "captions.json").write_text('{"keypoints_00.png": "pair 77b2, its reference"}')
     for init in ("random", "croco_body"):
         folder = measured.pictures("body_mesh", f"{init}/0")
         folder.mkdir(parents=True)
@@ -176,9 +181,12 @@ def test_pairs_silhouettes_and_completions_are_shown_with_what_is_known_about_th
         "cross-view: 42° apart",
         "aist: from pgn, 50% of the crop",
         "croco_body: pair 4a1e",
+        "croco_keypoints_body: pair 77b2, its reference",
+        "keypoints_body: no pictures in data/mini/pictures/pretrain/keypoints_body yet; `make tables` draws them",
     ):
         assert shown in text
-    assert len(list((folder / "figures").glob("completions-*.jpg"))) == 2
+    assert len(list((folder / "figures").glob("completions-*.jpg"))) == 3
+    assert len(list((folder / "figures").glob("keypoints-*.jpg"))) == 2
 
 
 def test_one_test_image_from_every_initialisation_stands_together(with_pairs):

@@ -20,6 +20,8 @@ HARMLESS = {
     "pipeline/datasets/__init__.py": "finds data sets by name",
     "pipeline/datasets/source.py": "how to get a data set, and whether its folder is complete",
     "pipeline/training/checkpoint.py": "state of an unfinished run",
+    "pipeline/training/live.py": "figures to watch a run by",
+    "pipeline/training/team.py": "who computes what of a step; by rounding only it changes results",
     "pipeline/training/provenance.py": "notes on where a result comes from",
     # A file in another format has other bytes, and those are dependencies.
     "pipeline/manifests.py": "reads a checked format",

@@ -58,6 +58,7 @@ from pipeline.training.loop import step_seed, train
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
+from pipeline.training.team import WHOLE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class BodyMeshTask:
         self._skeleton = skeleton.to(device)
         self._how = Augmentation(spec.rotation_degrees, spec.scale_jitter, spec.colour_jitter, spec.flip)
 
-    def batch(self, step: int) -> MeshBatch:
+    def batch(self, step: int, share: Share = WHOLE) -> MeshBatch:
         """Samples of epoch after epoch, each shuffled by (seed, epoch)."""
         count, size = len(self._samples), self._spec.batch
         places = np.arange(step * size, (step + 1) * size)
@@ -132,11 +133,13 @@ class BodyMeshTask:
             epoch: np.random.default_rng([self._seed, epoch]).permutation(count) for epoch in np.unique(places // count)
         }
         chosen = np.array([orders[place // count][place % count] for place in places])
-        rng = np.random.default_rng(step_seed(self._seed, step, stream=1))
+        views = random_views(np.random.default_rng(step_seed(self._seed, step, stream=1)), size, self._how)
+        part = share.of(size)
+        chosen = chosen[part]
         return MeshBatch(
             ids=[self._samples.frame_ids[i] for i in chosen],
             images=torch.from_numpy(self._samples.pixels.images(self._samples.rows[chosen])),
-            view=random_views(rng, size, self._how),
+            view=views.take(part),
             bodies=self._samples.bodies.take(torch.from_numpy(chosen)),
         )
 

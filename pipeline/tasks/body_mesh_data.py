@@ -93,6 +93,9 @@ class View:
     colours: Tensor
     """(B, 3) factors of brightness, contrast, saturation."""
 
+    def take(self, rows: slice) -> View:
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
 
 def read_samples(
     records: Path, crops: Path, split: str, limit: int, skeleton: Skeleton, max_beta: float | None = None

@@ -18,6 +18,7 @@ from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify
 from pipeline.loading.augment import jitter_and_normalize
 from pipeline.loading.pairs import Masking, PairBatch, PairPool
 from pipeline.training.loop import step_seed
+from pipeline.training.team import WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class CrossCompletion:
     def __init__(self, model: CroCo, pool: PairPool, how: Completing) -> None:
         self._model, self._pool, self._how = model, pool, how
 
-    def batch(self, step: int) -> PairBatch:
-        return self._pool.batch(step, self._how.batch)
+    def batch(self, step: int, share: Share = WHOLE) -> PairBatch:
+        return self._pool.batch(step, self._how.batch, share.of(self._how.batch))
 
     def ids(self, batch: PairBatch) -> Sequence[str]:
         return self._pool.ids(batch)
@@ -63,11 +64,13 @@ class SingleCompletion:
         if masking.kind != "uniform":
             raise ValueError("MAE hides patches uniformly; set masking: uniform")
 
-    def batch(self, step: int) -> tuple[PairBatch, Tensor]:
-        pairs = self._pool.batch(step, self._how.batch)
+    def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor]:
+        part = share.of(self._how.batch)
+        pairs = self._pool.batch(step, self._how.batch, part)
         generator = torch.Generator().manual_seed(step_seed(self._seed, step, stream=1))
-        nobody = torch.zeros(2 * len(pairs), pairs.hidden.shape[1], dtype=torch.bool)
-        return pairs, self._masking.hide(nobody, generator)
+        nobody = torch.zeros(2 * self._how.batch, pairs.hidden.shape[1], dtype=torch.bool)
+        targets, references = self._masking.hide(nobody, generator).chunk(2)
+        return pairs, torch.cat([targets[part], references[part]])
 
     def ids(self, batch: tuple[PairBatch, Tensor]) -> Sequence[str]:
         return self._pool.ids(batch[0])

@@ -2,7 +2,7 @@
 
 Step k depends on the state after step k - 1, on batch(k) and on a seed made of (seed, k), on
 nothing else. A run that is killed and started again therefore ends with the very bytes of an
-undisturbed one (on one machine; GPUs only as far as their kernels are deterministic).
+undisturbed one (on one machine and by as many processes; GPUs only as far as their kernels are deterministic).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,8 +24,10 @@ from tqdm import tqdm
 
 from pipeline.process import StopRequest
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
-from pipeline.training.optimizer import WarmupCosine, set_lr
-from pipeline.training.precision import Precision, arithmetic, effective
+from pipeline.training.live import Live, count_flops, peak_flops
+from pipeline.training.optimizer import Average, WarmupCosine, set_lr
+from pipeline.training.precision import Precision, arithmetic, compiled, effective, full_float32
+from pipeline.training.team import ALONE, WHOLE, Share, Team, others_may_end, unsynchronised
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +41,11 @@ Batch = TypeVar("Batch")
 class Task(Protocol[Batch]):
     """What the loop asks of a task."""
 
-    def batch(self, step: int) -> Batch:
-        """Samples of a step: a pure function of the step. May be called ahead, on another thread."""
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+        """A share of the samples of a step: a pure function of both, and the same samples that they are in the whole.
+
+        May be called ahead, on another thread.
+        """
         ...
 
     def ids(self, batch: Batch) -> Sequence[str]:
@@ -46,7 +53,10 @@ class Task(Protocol[Batch]):
         ...
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars; `loss` is minimised, the others are logged beside it."""
+        """Scalars; `loss` is minimised, the others are logged beside it.
+
+        The mean over equal shares must be that of the whole, as it is where every sample weighs the same.
+        """
         ...
 
 
@@ -61,6 +71,12 @@ def train(
     scratch: Path,
     checkpoint_every: int,
     title: str,
+    accumulate: int = 1,
+    ema: float | None = None,
+    fuse: Sequence[nn.Module] = (),
+    samples: int | None = None,
+    watch: Callable[[int], None] | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Train `module` in place for `schedule.steps` steps, resuming from `scratch` when it holds a state.
 
@@ -69,48 +85,93 @@ def train(
         scratch: folder of this run alone (its name hashes all the run depends on). The caller
             removes it once the results lie in their place.
         title: what the progress bar says.
+        accumulate: micro-batches that a process makes of its samples of a step, one after the other, for want of
+            memory. They change results by rounding only.
+        ema: decay of a running average of the weights, which the module has in the end; None = the last weights.
+        fuse: parts of `module`, such as its blocks, for torch's compiler.
+        samples: of one step, by all processes, for the throughput; None = not shown.
+        watch: called by the first process with the number of steps done, after each, before the state is saved. It
+            sees the module as it is trained, and must leave no trace in it.
+        team: the processes that train the module together, all from the same weights; the first one keeps history
+            and state. All of them read `scratch`.
 
     Returns:
-        The history in `scratch`: a CSV file of step, learning rate and mean losses.
+        The history in `scratch`: a CSV file of step, learning rate and mean losses. Beside it lie, while the run
+        lasts, figures with the clock in them (pipeline.training.live).
 
     Raises:
-        TrainingError: a loss that is not finite (the batch is written down), or a full disk.
-        SystemExit: 143 or 130 after SIGTERM or Ctrl-C; the state was saved after the step.
+        TrainingError: a loss that is not finite (the batch is written down), a full disk, or the end of another
+            process of the team.
+        SystemExit: 143 or 130 after SIGTERM or Ctrl-C to any process; the state was saved after the step.
     """
     device = next(module.parameters()).device
     precision = effective(precision, device)
+    average = Average(module, ema) if ema is not None else None
     history = _History(scratch / "history.csv", every=max(1, schedule.steps // HISTORY_LINES))
-    start = _resume(module, optimizer, scratch, history)
-    ahead = _Ahead(task.batch, start, schedule.steps, threaded=device.type == "cuda")
-    with (
-        ahead,
-        StopRequest() as stop,
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        tqdm(total=schedule.steps, initial=start, desc=title, unit="step", mininterval=1.0) as progress,
-    ):
+    state = _State(module, optimizer, history, average, scratch)
+    with team.leader_first():
+        start = state.load()
+    shares = team.shares(accumulate)
+
+    def batches(step: int) -> list[Any]:
+        return [task.batch(step, share) for share in shares]
+
+    with ExitStack() as stack:
+        stack.enter_context(full_float32())
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(others_may_end())
+        stop = stack.enter_context(StopRequest())
+        live = Live(scratch / "live", start, samples, _use(module, batches, task, precision)) if team.leads else None
+        stack.enter_context(compiled(fuse))
+        losses_of = team.parallel(_Losses(module, task))
+        ahead = stack.enter_context(_Ahead(batches, start, schedule.steps, threaded=device.type == "cuda"))
+        progress = stack.enter_context(
+            tqdm(total=schedule.steps, initial=start, desc=title, unit="step", mininterval=1.0, disable=not team.leads)
+        )
         for step in range(start, schedule.steps):
-            batch = ahead.next()
-            # Dropout draws from torch's own generator: seeding it by step leaves no state to save.
-            torch.manual_seed(step_seed(seed, step))
+            with live.waiting() if live else nullcontext():
+                parts = ahead.next()
             set_lr(optimizer, schedule.lr(step))
-            with arithmetic(precision, device):
-                losses = task.losses(batch)
             optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            values = {name: float(value.detach()) for name, value in losses.items()}
+            sums: dict[str, Tensor] = {}
+            for part, share in zip(parts, shares, strict=True):
+                # Dropout draws from torch's own generator: seeding it by step leaves no state to save.
+                torch.manual_seed(step_seed(seed, step, stream=share.index << 8))
+                with nullcontext() if share is shares[-1] else unsynchronised(losses_of):
+                    with arithmetic(precision, device):
+                        losses = losses_of(part)
+                    (losses["loss"] / accumulate).backward()
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().float() / accumulate
+            # Whoever was told to stop tells the others, so that all stop after the same step.
+            wish = torch.tensor(float(stop.code is not None), device=device)
+            *means, wished = team.mean(torch.stack([*sums.values(), wish])).tolist()
+            values = dict(zip(sums, means, strict=True))
             if not math.isfinite(values["loss"]):
-                raise _not_finite(scratch, step, values, task.ids(batch))
+                ids = team.gather([name for part in parts for name in task.ids(part)])
+                raise _not_finite(scratch, step, values, ids, team)
             optimizer.step()
-            history.add(step, schedule.lr(step), values)
-            progress.update()
-            progress.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
             done = step + 1
-            if done < schedule.steps and (done % checkpoint_every == 0 or stop.code is not None):
-                _save(module, optimizer, scratch, done, history)
-            if stop.code is not None and done < schedule.steps:
+            if average is not None:
+                average.add(step)
+            stopped = bool(wished) and done < schedule.steps
+            if live:
+                history.add(step, schedule.lr(step), values)
+                progress.update()
+                line = live.add(done, values | {"lr": schedule.lr(step)}, last=stopped or done == schedule.steps)
+                if line is not None:
+                    progress.set_postfix_str(_shown(line), refresh=False)
+                if watch is not None:
+                    watch(done)
+                if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
+                    state.save(done)
+            if stopped:
                 logger.warning("stopped after step %d of %d; the same command goes on from there", done, schedule.steps)
-                raise SystemExit(stop.code)
-    history.write()
+                raise SystemExit(stop.code or 128 + signal.SIGTERM)
+    if average is not None:
+        average.give()
+    if team.leads:
+        history.write()
     return history.path
 
 
@@ -119,35 +180,95 @@ def step_seed(seed: int, step: int, stream: int = 0) -> int:
     return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, scratch: Path, history: _History) -> int:
-    found = load_state(scratch)
-    if found is None:
-        return 0
-    step, state = found
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    history.restore(state["history"])
-    logger.info("going on from step %d", step)
-    return step
+class _Losses(nn.Module):
+    """The losses of a task as the forward pass of a module: what DistributedDataParallel can follow."""
+
+    def __init__(self, module: nn.Module, task: Task[Any]) -> None:
+        super().__init__()
+        self.module, self._task = module, task
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return self._task.losses(batch)
 
 
-def _save(module: nn.Module, optimizer: torch.optim.Optimizer, scratch: Path, step: int, history: _History) -> None:
-    if not all(bool(torch.isfinite(value).all()) for value in module.parameters()):
-        raise TrainingError(
-            f"weights are no longer finite after step {step}; lower the learning rate. The state in {scratch} "
-            "is from before that."
-        )
-    history.write()
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "history": history.state()}
-    save_state(scratch, step, state)
+def _use(module: nn.Module, batches: Callable[[int], list[Any]], task: Task[Any], precision: Precision) -> float | None:
+    """Share of the hardware's peak that one step per second would be; None where that is not known."""
+    device = next(module.parameters()).device
+    peak = peak_flops(device, precision)
+    if peak is None:
+        return None
+
+    def loss() -> Tensor:
+        with arithmetic(precision, device):
+            return task.losses(parts[0])["loss"]
+
+    parts = batches(0)
+    flops = len(parts) * count_flops(loss)
+    module.zero_grad(set_to_none=True)
+    return flops / peak
 
 
-def _not_finite(scratch: Path, step: int, values: dict[str, float], ids: Sequence[str]) -> TrainingError:
+def _shown(line: dict[str, float]) -> str:
+    shown = [f"loss={line['loss']:.4f}", f"data wait={line['data_wait']:.0%}"]
+    if "samples_per_second" in line:
+        shown.append(f"{line['samples_per_second']:.4g} samples/s")
+    if "mfu" in line:
+        shown.append(f"MFU={line['mfu']:.1%}")
+    return ", ".join(shown)
+
+
+class _State:
+    """All that a run keeps from step to step, and the folder it is saved in."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: _History,
+        average: Average | None,
+        scratch: Path,
+    ) -> None:
+        self._module, self._optimizer, self._history, self._average = module, optimizer, history, average
+        self._scratch = scratch
+
+    def load(self) -> int:
+        """Take the newest state that is whole; the number of steps behind it."""
+        found = load_state(self._scratch)
+        if found is None:
+            return 0
+        step, state = found
+        self._module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._history.restore(state["history"])
+        if self._average is not None:
+            self._average.restore(state["average"])
+        logger.info("going on from step %d", step)
+        return step
+
+    def save(self, step: int) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in self._module.parameters()):
+            raise TrainingError(
+                f"weights are no longer finite after step {step}; lower the learning rate. The state in "
+                f"{self._scratch} is from before that."
+            )
+        self._history.write()
+        state: dict[str, Any] = {
+            "module": self._module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "history": self._history.state(),
+        }
+        if self._average is not None:
+            state["average"] = self._average.state()
+        save_state(self._scratch, step, state)
+
+
+def _not_finite(scratch: Path, step: int, values: dict[str, float], ids: Sequence[str], team: Team) -> TrainingError:
     path = scratch / f"not-finite-{step}.json"
-    scratch.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"step": step, "losses": {k: repr(v) for k, v in values.items()}, "ids": list(ids)}, indent=1)
-    )
+    if team.leads:
+        scratch.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({"step": step, "losses": {k: repr(v) for k, v in values.items()}, "ids": list(ids)}, indent=1)
+        )
     return TrainingError(
         f"the loss of step {step} is {values['loss']}; its samples are listed in {path}. Look at them, or lower "
         "the learning rate; the run has stopped and its last good state is kept."

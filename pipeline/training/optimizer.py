@@ -1,6 +1,6 @@
 """AdamW with the two habits of ViT training: no decay on vectors, smaller steps for early layers;
-Muon for networks that have few steps to learn in; and the learning rate of every step
-(CroCo-Human is silent on all; recipes of CroCo and MAE for AdamW, Jordan et al. 2024 for Muon)."""
+Muon for networks that have few steps to learn in; the learning rate of every step; and a running average of
+the weights (CroCo-Human is silent on all; recipes of CroCo and MAE for AdamW, Jordan et al. 2024 for Muon)."""
 
 from __future__ import annotations
 
@@ -195,3 +195,34 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of every group, times the group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+class Average:
+    """Exponential moving average of a module's parameters (EMA): steadier than the last ones, for one more copy.
+
+    The average before step k = 1, 2, ... is kept at min(`decay`, k / (k + 9)), so that the weights of the start do not
+    stay in that of a short run.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._values: list[Tensor] = list(module.parameters())
+        self._decay = decay
+        self._means = [value.detach().clone() for value in self._values]
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """Take in the weights after step 0, 1, ..."""
+        kept = min(self._decay, (step + 1) / (step + 10))
+        torch._foreach_lerp_(self._means, self._values, 1 - kept)
+
+    @torch.no_grad()
+    def give(self) -> None:
+        """Replace the module's weights by their averages."""
+        torch._foreach_copy_(self._values, self._means)
+
+    def state(self) -> list[Tensor]:
+        return self._means
+
+    @torch.no_grad()
+    def restore(self, state: list[Tensor]) -> None:
+        torch._foreach_copy_(self._means, state)

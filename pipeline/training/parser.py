@@ -37,6 +37,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.parser_data import LabelledCrops, read_labelled, training_views
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
+from pipeline.training.team import WHOLE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,11 @@ class ParsingTask:
         self._model, self._crops, self._size, self._input_size = model, crops, size, input_size
         self._batch, self._seed, self._device = batch, seed, device
 
-    def batch(self, step: int) -> ParserBatch:
-        rng = np.random.default_rng([self._seed, step])
+    def batch(self, step: int, share: Share = WHOLE) -> ParserBatch:
+        rng, part = np.random.default_rng([self._seed, step]), share.of(self._batch)
         rows = rng.integers(len(self._crops), size=self._batch)
         images, classes = training_views(self._crops, rows, self._size, rng)
-        return ParserBatch([self._crops.names[row] for row in rows], images, classes)
+        return ParserBatch([self._crops.names[row] for row in rows[part]], images[part], classes[part])
 
     def ids(self, batch: ParserBatch) -> Sequence[str]:
         return batch.names

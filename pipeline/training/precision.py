@@ -1,13 +1,15 @@
-"""Arithmetic of a training step: float32, or bfloat16 products where the hardware gains by them."""
+"""Arithmetic of a training step: float32, or bfloat16 products where the hardware gains by them; parts of a network
+made faster by torch's compiler."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,19 @@ def effective(precision: Precision, device: torch.device) -> Precision:
 
 
 @contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, float32 means float32 on GPUs, too: torch's own default rounds the inputs of convolutions, and only
+    theirs, to 10 bits (TF32). Who wants speed asks for bfloat16."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@contextlib.contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Forward passes inside compute in `precision`; parameters and optimiser stay float32."""
     if precision == "fp32":
@@ -35,3 +50,19 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, torch.bfloat16):
         yield
+
+
+@contextlib.contextmanager
+def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, what these modules do between their products is fused by torch's compiler.
+
+    Modules of one class and size share their code. Each length of sequence is compiled for itself, and torch gives
+    up after eight: see `bucket` of `models.masking.human_mask`.
+    """
+    for part in parts:
+        part.forward = torch.compile(part.forward, dynamic=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward

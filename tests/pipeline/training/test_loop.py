@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.layout import PROJECT
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
-from tests.pipeline.training.toy_runs import run_loop
+from tests.pipeline.training.programs import equal, loss_curve, start, states, wait_for
+from tests.pipeline.training.toy_runs import BATCH, network, run_loop
 
 STEPS = 40
-
-
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.pipeline.training.toy_runs", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def states(scratch: Path) -> list[Path]:
-    return sorted(scratch.glob("step-*.pt"))
+SLOWLY = json.dumps({"seconds": 0.05})
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +25,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
     return run_loop(tmp_path_factory.mktemp("undisturbed"), STEPS).state_dict()
 
 
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_a_killed_run_ends_with_the_very_weights_and_history_of_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
-    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, 0.05)
+    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, SLOWLY)
     wait_for(lambda: len(states(tmp_path / "run")) >= 2)
     time.sleep(0.12)  # somewhere between two states
     process.kill()
@@ -66,11 +42,30 @@ def test_a_killed_run_ends_with_the_very_weights_and_history_of_an_undisturbed_o
     assert [line.split(",")[0] for line in lines] == ["step", *map(str, range(1, STEPS + 1))]
 
 
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_very_weights(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    moments = random.Random(5)
+    for _ in range(5):
+        process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.1}))
+        assert process.stderr is not None
+        said = ""
+        while "toy:" not in said:  # the progress bar: it has begun to train
+            said += process.stderr.read(1)
+        time.sleep(moments.uniform(0, 0.7))
+        process.kill()
+        process.communicate()
+    assert states(tmp_path / "run")
+    assert not (tmp_path / "never").exists()
+    assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor], number: signal.Signals
 ) -> None:
-    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, 0.05)
+    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, SLOWLY)
     wait_for(lambda: states(tmp_path / "run"))
     time.sleep(0.12)
     process.send_signal(number)
@@ -111,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_lists_its_samples(tmp_path:
         run_loop(tmp_path, STEPS, bad_step=7)
     content = json.loads((tmp_path / "not-finite-7.json").read_text())
     assert content["ids"][0] == "sample-7-0"
-    assert len(content["ids"]) == 16
+    assert len(content["ids"]) == BATCH
 
 
 def test_a_full_disk_keeps_the_state_before_and_says_what_to_do(tmp_path: Path) -> None:
@@ -127,6 +122,42 @@ def test_a_full_disk_keeps_the_state_before_and_says_what_to_do(tmp_path: Path) 
     assert found is not None
     assert found[0] == 5
     assert [path.name for path in tmp_path.iterdir()] == [states(tmp_path)[0].name]
+
+
+def test_micro_batches_give_the_weights_and_losses_of_the_whole_batch(tmp_path: Path) -> None:
+    whole, parts = (run_loop(tmp_path / str(count), STEPS, dropout=0, accumulate=count) for count in (1, 4))
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert loss_curve(tmp_path / "4") == pytest.approx(loss_curve(tmp_path / "1"), rel=1e-5)
+
+
+def test_a_batch_that_can_not_be_cut_into_micro_batches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a batch of 12 can not be cut into 5 equal parts.*`accumulate`"):
+        run_loop(tmp_path, STEPS, accumulate=5)
+
+
+def test_a_run_with_micro_batches_and_an_average_of_its_weights_goes_on_exactly(tmp_path: Path) -> None:
+    undisturbed = run_loop(tmp_path / "undisturbed", STEPS, accumulate=3, ema=0.9)
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path / "run", STEPS, bad_step=23, accumulate=3, ema=0.9)
+    assert equal(run_loop(tmp_path / "run", STEPS, accumulate=3, ema=0.9).state_dict(), undisturbed.state_dict())
+
+
+def test_in_the_end_the_module_has_the_average_of_the_weights_it_passed(tmp_path: Path) -> None:
+    module, passed = network(), []
+
+    def note(done: int) -> None:
+        passed.append([value.detach().clone() for value in module.parameters()])
+
+    expected = [value.detach().clone() for value in module.parameters()]
+    run_loop(tmp_path, STEPS, module=module, ema=0.8, watch=note)
+    assert len(passed) == STEPS
+    for step, values in enumerate(passed):
+        kept = min(0.8, (step + 1) / (step + 10))
+        expected = [kept * mean + (1 - kept) * value for mean, value in zip(expected, values, strict=True)]
+    for found, mean, last in zip(module.parameters(), expected, passed[-1], strict=True):
+        torch.testing.assert_close(found.detach(), mean, atol=1e-5, rtol=0)
+        assert not torch.equal(found.detach(), last)
 
 
 def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""Figures of a run while it runs: losses, samples per second, share of time spent waiting for data, and how much of
+the hardware's peak is used (MFU).
+
+    dvc plots show .scratch/pretrain-*/live/plots/metrics/loss.tsv
+
+The files are those of DVC's logger, dvclive: `plots/metrics/<name>.tsv` and `metrics.json`. They are written here
+because dvclive opens the project's DVC repository in the training process, posts to a server where the user's DVC
+settings hold a token for it, and can not take back the steps that a killed run had logged beyond its last state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+SECONDS = 5.0
+"""Between two lines."""
+
+PEAK_TFLOPS = {
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "A10G": 70.0,
+    "L40S": 362.0,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
+}
+"""Dense bfloat16 products with float32 sums, 10^12 operations per second, by a part of the GPU's name (data sheets of
+NVIDIA). The first that fits counts."""
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Operations per second that the hardware could do at most; None where that is not known.
+
+    The environment variable PEAK_TFLOPS, 10^12 operations per second, goes before the table.
+    """
+    if given := os.environ.get("PEAK_TFLOPS"):
+        return float(given) * 1e12
+    if device.type != "cuda" or precision != "bf16":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def count_flops(loss: Callable[[], Tensor]) -> int:
+    """Operations of one forward and backward pass."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return counter.get_total_flops()
+
+
+class Live:
+    """What is known of the steps since the last line, as lines of `folder` at most every few seconds.
+
+    Args:
+        start: steps done so far; lines of later steps, of a run that was killed, are removed.
+        samples: of one step, by all processes; None = not counted.
+        use: share of the hardware's peak that one step per second would be; None = not known.
+    """
+
+    def __init__(self, folder: Path, start: int, samples: int | None, use: float | None) -> None:
+        self._folder, self._samples, self._use = folder, samples, use
+        self._speeds: list[dict[str, float]] = []
+        self._begin()
+        (folder / "plots" / "metrics").mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("plots/metrics/*.tsv"):
+            head, *lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join([head, *(line for line in lines if int(line.split("\t")[0]) <= start)]))
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(self, done: int, values: Mapping[str, float], last: bool) -> dict[str, float] | None:
+        """Take in the values of a step; a line that this made due, else None."""
+        self._window.append(values)
+        seconds = time.perf_counter() - self._start
+        if seconds < SECONDS and not last:
+            return None
+        rate = len(self._window) / seconds
+        speed = {"data_wait": self._waited / seconds}
+        if self._samples is not None:
+            speed["samples_per_second"] = rate * self._samples
+        if self._use is not None:
+            speed["mfu"] = rate * self._use
+        line = {name: fmean(values[name] for values in self._window) for name in values} | speed
+        self._write(done, line)
+        self._speeds.append(speed)
+        self._begin()
+        return line
+
+    def speed(self) -> dict[str, float]:
+        """Medians of the lines so far, but for the first, in which everything is loaded."""
+        speeds = self._speeds[1:] or self._speeds
+        return {name: median(speed[name] for speed in speeds) for name in (speeds[0] if speeds else ())}
+
+    def _begin(self) -> None:
+        self._window: list[Mapping[str, float]] = []
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    def _write(self, step: int, line: dict[str, float]) -> None:
+        for name, value in line.items():
+            path = self._folder / "plots" / "metrics" / f"{name}.tsv"
+            head = "" if path.exists() else f"step\t{name}\n"
+            with path.open("a") as out:
+                out.write(f"{head}{step}\t{value:.6g}\n")
+        (self._folder / "metrics.json").write_text(json.dumps({"step": step, **line}, indent=1) + "\n")

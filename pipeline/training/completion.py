@@ -43,13 +43,12 @@ class CrossCompletion:
         return self._pool.ids(batch)
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        """`loss`: mean over hidden patches; `human` and `background`: the two parts of it."""
+        """See `completion_losses`."""
         batch = batch.to(self._how.device)
         target = jitter_and_normalize(batch.target, batch.target_colours)
         reference = jitter_and_normalize(batch.reference, batch.reference_colours)
         prediction = self._model(target, reference, batch.hidden).prediction
-        errors = patch_errors(prediction, target, self._how.normalize)
-        return {"loss": _mean(errors, batch.hidden)} | _parts(errors, batch.hidden, batch.human)
+        return completion_losses(prediction, target, batch, self._how.normalize)
 
 
 class SingleCompletion:
@@ -80,6 +79,12 @@ class SingleCompletion:
         images = torch.cat([pairs.target, pairs.reference])
         images = jitter_and_normalize(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
         return {"loss": completion_loss(self._model(images, hidden).prediction, images, hidden, self._how.normalize)}
+
+
+def completion_losses(prediction: Tensor, target: Tensor, pairs: PairBatch, normalize: bool) -> dict[str, Tensor]:
+    """`loss`: mean over hidden patches; `human` and `background`: the two parts of it."""
+    errors = patch_errors(prediction, target, normalize)
+    return {"loss": _mean(errors, pairs.hidden)} | _parts(errors, pairs.hidden, pairs.human)
 
 
 @torch.no_grad()

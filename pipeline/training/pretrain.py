@@ -16,18 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from models import catalog, checkpoints
 from models.croco import CroCo
+from models.encoder import encoder_of
 from models.mae import MAE
 from pipeline import run_spec
 from pipeline.layout import Layout
+from pipeline.loading.keypoints import Keypoints
 from pipeline.loading.pairs import Masking, PairPool, Source
 from pipeline.process import die_with_parent, plain_errors
 from pipeline.run_spec import Params, ParamsError, Pretrain
 from pipeline.training import provenance
 from pipeline.training.completion import Completing, CrossCompletion, SingleCompletion, pictures, reference_use
+from pipeline.training.keypoints import (
+    CompletionWithKeypoints,
+    CrossCompletionWithKeypoints,
+    KeypointNetwork,
+    LearnsKeypoints,
+    SingleKeypoints,
+    draw_keypoints,
+    new_head,
+    validate_keypoints,
+)
 from pipeline.training.loop import Task, train
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
@@ -39,6 +53,8 @@ STAGE = "pretrain"
 MAX_VALIDATION = 512
 NUM_PICTURES = 8
 PICTURE_SIDE = 128
+KEYPOINT_HEAD = "keypoint_head"
+"""Folder of the head within the checkpoint of a run that learns keypoints: the checkpoint itself is CroCo's as ever."""
 
 
 def pretrain(name: str, params: Params, layout: Layout) -> None:
@@ -57,6 +73,11 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     model = initial_model(name, run, layout).to(device)
     sources = pair_sources(run, layout)
     inputs = [path for source in sources for path in (source.pairs, source.crops)]
+    keypoints = None
+    if run.learns_keypoints:
+        records = [layout.records(source.name) for source in sources]
+        inputs += records
+        keypoints = Keypoints(list(zip(records, (source.crops for source in sources), strict=True)), model.img_size)
     spec = run_spec.pretrain_fingerprint(name, params)
     masking = Masking(run.masking, run.mask_ratio, run.visible_length, params.pairs.min_human_patches, model.patch_size)
     pool = PairPool(
@@ -68,15 +89,11 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     key = run_spec.fingerprint(spec, start, files, provenance.code_fingerprint(), str(device))
     scratch = layout.scratch(STAGE, f"{name}-{key}")
     how = Completing(run.batch, run.normalize, device)
-    task: Task[Any]
-    if isinstance(model, MAE):
-        task = SingleCompletion(model, pool, how, masking, run.seed)
-    else:
-        task = CrossCompletion(model, pool, how)
+    network, task = learning(model, run, pool, masking, keypoints, how)
     history = train(
-        model,
+        network,
         task,
-        build(run.optimizer, model),
+        build(run.optimizer, network),
         WarmupCosine(run.optimizer.lr, run.steps, run.warmup_steps),
         seed=run.seed,
         precision=run.precision,
@@ -84,11 +101,24 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
         checkpoint_every=run.checkpoint_every,
         title=name,
     )
+    network.cpu()
     model.cpu()
+    if isinstance(network, KeypointNetwork):
+        # The decoder stays as it was: whoever reads CroCo's checkpoints reads this one.
+        model.load_state_dict(network.encoder.state_dict(), strict=False)
     facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
     checkpoints.save(layout.checkpoint(name), model, provenance=facts)
-    values = validate(model, pool, run)
-    save_pictures(layout.pictures(STAGE, name), model, pool, run)
+    values: dict[str, Value] = {}
+    drawn: Drawn = {}
+    if run.method != "keypoints":
+        values |= validate(model, pool, run)
+        drawn |= completion_pictures(model, pool, run)
+    if keypoints is not None and isinstance(network, LearnsKeypoints):
+        checkpoints.save(layout.checkpoint(name) / KEYPOINT_HEAD, network.head, provenance=facts)
+        longer_side = params.crops.size / params.crops.scale
+        values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
+        drawn |= keypoint_pictures(network, pool, keypoints)
+    save_pictures(layout.pictures(STAGE, name), drawn)
     provenance.write_text(layout.history(STAGE, name), history.read_text())
     provenance.write_metrics(
         layout,
@@ -121,6 +151,22 @@ def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
     return model.train()
 
 
+def learning(
+    model: CroCo | MAE, run: Pretrain, pool: PairPool, masking: Masking, keypoints: Keypoints | None, how: Completing
+) -> tuple[nn.Module, Task[Any]]:
+    """What trains in a run (the network, with the head for keypoints where they are learned), and at what."""
+    if isinstance(model, MAE):
+        return model, SingleCompletion(model, pool, how, masking, run.seed)
+    if keypoints is None:
+        return model, CrossCompletion(model, pool, how)
+    head = new_head(model, run.seed)
+    if run.method == "keypoints":
+        network = KeypointNetwork(encoder_of(model), head).to(how.device)
+        return network, SingleKeypoints(network, pool, keypoints, how)
+    both = CompletionWithKeypoints(model, head).to(how.device)
+    return both, CrossCompletionWithKeypoints(both, pool, keypoints, how, run.keypoint_weight)
+
+
 def pair_sources(run: Pretrain, layout: Layout) -> list[Source]:
     return [
         Source(dataset, layout.pairs(run.pool, dataset), layout.crops(run.pool, dataset), weight)
@@ -148,10 +194,14 @@ def validate(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> dict[str, Val
     return values
 
 
-def save_pictures(folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrain) -> None:
-    """One PNG per pair: target, what is seen of it, prediction, reference; for CroCo again with a black reference.
+Drawn = dict[str, tuple[NDArray[np.uint8], str]]
+"""Pictures by the name of their file, each (H, W, 3) RGB with its caption."""
 
-    Held-out pairs where there are any; captions.json names them.
+
+def completion_pictures(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> Drawn:
+    """Of each pair: target, what is seen of it, prediction, reference; for CroCo again with a black reference.
+
+    Held-out pairs where there are any.
     """
     pairs = pool.validation(NUM_PICTURES) or pool.batch(0, NUM_PICTURES)
     drawn = pictures(model, pairs, run.normalize)
@@ -160,15 +210,33 @@ def save_pictures(folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrai
         rows = [[*rows[0], "reference"], ["target", "masked", "prediction_black", "black"]]
         drawn["black"] = np.zeros_like(drawn["reference"])
     zoom = max(1, round(PICTURE_SIDE / drawn["target"].shape[1]))
-    folder.mkdir(parents=True, exist_ok=True)
-    captions = {}
+    found: Drawn = {}
     for number, name in enumerate(pool.ids(pairs)):
         strips = [np.concatenate([drawn[column][number] for column in columns], axis=1) for columns in rows]
         picture = np.concatenate(strips).repeat(zoom, axis=0).repeat(zoom, axis=1)
-        aside = folder / f".{number}.{os.getpid()}.tmp"
+        found[f"completion_{number:02d}.png"] = (picture, f"pair {name}")
+    return found
+
+
+def keypoint_pictures(network: LearnsKeypoints, pool: PairPool, keypoints: Keypoints) -> Drawn:
+    """Keypoints of the reference of each pair (see `draw_keypoints`); held-out pairs where there are any."""
+    pairs = pool.validation(NUM_PICTURES) or pool.batch(0, NUM_PICTURES)
+    drawn = draw_keypoints(network, pairs.reference, keypoints.of(pairs.reference_cut))
+    names = pool.ids(pairs)
+    return {
+        f"keypoints_{number:02d}.png": (picture, f"pair {name}, its reference")
+        for number, (picture, name) in enumerate(zip(drawn, names, strict=True))
+    }
+
+
+def save_pictures(folder: Path, drawn: Drawn) -> None:
+    """One PNG each; captions.json names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (picture, _) in drawn.items():
+        aside = folder / f".{name}.{os.getpid()}.tmp"
         Image.fromarray(picture).save(aside, "PNG")
-        aside.replace(folder / f"completion_{number:02d}.png")
-        captions[f"completion_{number:02d}.png"] = f"pair {name}"
+        aside.replace(folder / name)
+    captions = {name: caption for name, (_, caption) in drawn.items()}
     provenance.write_text(folder / "captions.json", json.dumps(captions, indent=1) + "\n")
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline import run_spec
 from pipeline.crops import Crop, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT, Layout
-from pipeline.manifests import write_pairs
+from pipeline.manifests import read_records, write_pairs, write_records, write_table
+from pipeline.records import FrameRecord
 from pipeline.run_spec import Params
 from pipeline.silhouettes import pack, patch_mask
 
@@ -33,6 +34,30 @@ def picture(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.bool
     colours = np.random.default_rng(person).integers(60, 255, (2, 3))
     stripes = np.where(((y - cy) // 8 % 2 == 0)[..., None], colours[0], colours[1])
     return np.where(silhouette[..., None], stripes, image).astype(np.uint8), silhouette
+
+
+def write_keypoints(layout: Layout, dataset: str, people: int) -> None:
+    """Records of the frames of `write_pool`: COCO's 17 keypoints, all at places of their own within the ellipse."""
+    records = []
+    for person in range(people):
+        for frame in range(FRAMES_PER_PERSON):
+            centre = np.random.default_rng([person, frame]).uniform(30, 50, 2)  # as `picture` draws it
+            angles = np.arange(17) * 2.4
+            places = centre + np.sqrt(np.arange(17) / 17)[:, None] * np.column_stack(
+                [12 * np.cos(angles), 24 * np.sin(angles)]
+            )
+            records.append(
+                FrameRecord(
+                    dataset=dataset, split="train", sequence=f"{person:04d}", subject="0", camera="0",
+                    frame_index=frame, image="image.jpg", width=80, height=80, box=(4.0, 4.0, 72.7, 72.7),
+                    keypoints_2d=np.column_stack([places, np.ones(17)]), keypoint_set="coco17",
+                )
+            )  # fmt: skip
+    path = layout.records(dataset)
+    write_records(records, path)
+    table = read_records(path)
+    names = [frame_name(number) for number in range(table.num_rows)]
+    write_table(table.set_column(0, table.schema.field("frame_id"), [names]), path)
 
 
 def write_pool(

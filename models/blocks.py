@@ -15,10 +15,10 @@ from models.position import rotate
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention (B, H, L, D), (B, H, M, D), (B, H, M, D) -> (B, H, L, D).
 
-    On processors by plain products: torch's fused kernel has a slow bfloat16 backward pass there, and its own plain
+    In bfloat16 on processors by plain products: torch's fused kernel has a slow backward pass there, and its own plain
     form looks through all weights for rows that are masked altogether, of which there are none.
     """
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value)
     weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return weights.softmax(dim=-1) @ value

@@ -27,7 +27,7 @@ def write_records(dataset: str, params_file: str) -> dict[str, int]:
 def index(dataset: DatasetName, params_file: ParamsFile = ROOT_PARAMS) -> dict[str, int]:
     """Write the records of one dataset: real data where it is present, else the stand-in."""
     if stages.started_from_ui():
-        stages.run(f"index@{dataset}", params_file)
+        stages.run_data("index", dataset, params_file)
         return {}
     counts = write_records(dataset, params_file)
     create_table_artifact(key=f"records-{artifact_key(dataset)}", table=[{"dataset": dataset, **counts}])

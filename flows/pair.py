@@ -94,7 +94,7 @@ def pair(
     elif dataset is None:
         raise ValueError("name either a dataset or a folder of videos")
     elif stages.started_from_ui():
-        stages.run(f"pair@{dataset}", params_file)
+        stages.run_data("pair", dataset, params_file)
         return {}
     else:
         name, pool, kinds = dataset, params.datasets[dataset].pool, params.datasets[dataset].pairs

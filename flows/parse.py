@@ -106,7 +106,7 @@ def parse(
     if (dataset is None) == (videos is None):
         raise ValueError("name either a dataset or a folder of videos")
     if dataset is not None and stages.started_from_ui():
-        stages.run(f"parse@{dataset}", params_file)
+        stages.run_data("parse", dataset, params_file)
         return {}
     if videos is not None:
         _find_people(videos, frames_per_second, people)

@@ -33,7 +33,10 @@ def assemble(job: standin.Job) -> str:
 def render(dataset: DatasetName, params_file: ParamsFile = ROOT_PARAMS) -> int:
     """Write the stand-in of one dataset; returns the number of shards rendered."""
     if stages.started_from_ui():
-        stages.run("standin_backgrounds" if dataset == "coco" else f"standin@{dataset}", params_file)
+        if dataset == "coco":
+            stages.run("standin_backgrounds", params_file)
+        else:
+            stages.run_data("standin", dataset, params_file)
         return 0
     params = run_spec.load(params_file)
     layout = Layout(params.scale)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.parameters import ROOT_PARAMS
+from pipeline import run_spec
 from pipeline.layout import PROJECT
 
 _LINES = (
@@ -44,9 +45,9 @@ def dvc_file(params_file: str, tables: bool = False) -> str:
     return (folder / "dvc.yaml").as_posix()
 
 
-def target(stage: str, params_file: str) -> str:
-    """What `dvc repro` calls a stage of a scale; no stage: everything."""
-    file = dvc_file(params_file)
+def target(stage: str, params_file: str, tables: bool = False) -> str:
+    """What `dvc repro` calls a stage of a scale (`tables`: of what the further tables need); no stage: everything."""
+    file = dvc_file(params_file, tables)
     if not stage:
         return file
     return stage if file == "dvc.yaml" else f"{file}:{stage}"
@@ -61,11 +62,17 @@ def started_from_ui() -> bool:
     return deployment.id is not None
 
 
-def run(stage: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
+def run(stage: str, params_file: str = ROOT_PARAMS, tables: bool = False) -> dict[str, str]:
     """Bring one stage and what it depends on up to date, logging in the flow run."""
     from prefect import get_run_logger
 
-    return repro([target(stage, params_file)], get_run_logger().info)
+    return repro([target(stage, params_file, tables)], get_run_logger().info)
+
+
+def run_data(step: str, dataset: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
+    """The same for `standin`, `index`, `parse` or `pair` of a dataset; those of hands are for the further tables."""
+    hand = run_spec.load(params_file).datasets[dataset].pool == "hand"
+    return run(f"{step}_hand@{dataset}" if hand else f"{step}@{dataset}", params_file, tables=hand)
 
 
 def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = ()) -> dict[str, str]:

@@ -50,7 +50,7 @@ class FrameRecord:
     keypoints_2d: Array | None = None
     """(K, 3): x, y in pixels, confidence in [0, 1]; 0 = not annotated."""
     keypoint_set: str | None = None
-    """Which K keypoints: `coco17`, `penn13`, `openpose18`, `body25`, `smpl24`, `spin49`."""
+    """Which K keypoints: `coco17`, `penn13`, `openpose18`, `body25`, `smpl24`, `spin49`, `hand21`."""
     camera_K: Array | None = None
     """(3, 3) pixels."""
     camera_R: Array | None = None
@@ -58,13 +58,13 @@ class FrameRecord:
     camera_t: Array | None = None
     """(3,) metres."""
     body_model: str | None = None
-    """`smpl`: which model the parameters below belong to."""
+    """`smpl`, `mano_right` or `mano_left`: which model the parameters below belong to."""
     gender: str | None = None
     """`neutral`, `male` or `female`."""
     global_orient: Array | None = None
     """(3,) axis-angle, world frame."""
     body_pose: Array | None = None
-    """(69,) axis-angle of SMPL's 23 body joints."""
+    """Axis-angle of the joints after the root: (69,) of SMPL; (45,) of MANO, counted from its mean pose."""
     betas: Array | None = None
     """(10,) shape coefficients."""
     transl: Array | None = None
@@ -91,6 +91,10 @@ class FrameRecord:
                 raise ValueError(f"{self.key}: {name} has shape {np.shape(value)}, expected {shape}")
             if not np.isfinite(value).all():
                 raise ValueError(f"{self.key}: {name} holds NaN or infinity; absent is None")
+        if self.body_pose is not None and (expected := POSE_LENGTHS.get(self.body_model)) != len(self.body_pose):
+            raise ValueError(
+                f"{self.key}: body_pose has {len(self.body_pose)} numbers, {self.body_model} expects {expected}"
+            )
 
     @property
     def key(self) -> str:
@@ -109,12 +113,15 @@ ARRAY_SHAPES: dict[str, tuple[int | None, ...]] = {
     "camera_R": (3, 3),
     "camera_t": (3,),
     "global_orient": (3,),
-    "body_pose": (69,),
+    "body_pose": (None,),
     "betas": (10,),
     "transl": (3,),
     "joints_3d": (None, 3),
 }
 """Array fields and their shapes; None = any length."""
+
+POSE_LENGTHS: dict[str | None, int] = {"smpl": 69, "mano_right": 45, "mano_left": 45}
+"""Numbers of `body_pose` by body model."""
 
 FIELD_NAMES = tuple(field.name for field in fields(FrameRecord))
 

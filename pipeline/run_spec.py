@@ -68,7 +68,7 @@ class Motions(Section):
 class Dataset(Section):
     """One dataset: which pool it feeds, which pairs it gives and how its stand-in is made."""
 
-    pool: Literal["body", "body_mesh", "backgrounds"]
+    pool: Literal["body", "hand", "body_mesh", "backgrounds"]
     silhouettes: Literal["dataset", "pgn", "none"] = "none"
     pairs: tuple[Literal["view", "pose"], ...] = ()
     max_records: Positive | None = None
@@ -138,7 +138,7 @@ class Pretrain(Section):
     """A name of models.catalog."""
     init: str
     """An entry of import_weights, or another pre-training run."""
-    pool: Literal["body"]
+    pool: Literal["body", "hand"]
     datasets: dict[str, Annotated[float, Field(gt=0)]]
     """Dataset -> sampling weight."""
     kinds: dict[Literal["view", "pose"], Annotated[float, Field(gt=0)]]
@@ -158,8 +158,26 @@ class Pretrain(Section):
     keypoint_weight: Annotated[float, Field(gt=0)] = 10.0
     """Of the keypoint loss beside that of completion (method croco_keypoints; the paper is silent)."""
     precision: Literal["fp32", "bf16"]
+    accumulate: Positive = 1
+    """Micro-batches that a process makes of its part of `batch`, for want of memory. All show as many patches as the
+    whole batch does, so they change results by rounding only."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, which is then the checkpoint; None = the last weights."""
+    compile: bool = False
+    """Fuse what blocks do between their products with torch's compiler: for GPUs, and long runs. Needs a C compiler."""
+    visible_bucket: Positive = 1
+    """With human masking, the number of visible patches is rounded up to a multiple of this. Each number is compiled
+    for itself, eight at most: set 8 with `compile` at 224 px."""
+    num_previews: Annotated[int, Field(ge=0)] = 4
+    """How many times along the run some completions are drawn."""
     checkpoint_every: Positive
     seed: int
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> Pretrain:
+        if self.batch % self.accumulate:
+            raise ValueError(f"a batch of {self.batch} can not be cut into {self.accumulate} equal micro-batches")
+        return self
 
     @property
     def learns_keypoints(self) -> bool:
@@ -239,6 +257,8 @@ class Params(Section):
     pairs: Pairs
     import_weights: dict[str, Initial]
     pretrain: dict[str, Pretrain]
+    awaiting: dict[str, Pretrain] = {}
+    """Runs that are declared but have data sets that this version does not read."""
     body_mesh: BodyMesh
     report: Report
 
@@ -251,13 +271,23 @@ class Params(Section):
             for dataset in run.datasets:
                 if dataset not in self.datasets:
                     raise ValueError(f"pretrain.{name}.datasets: {dataset!r} is not one of {sorted(self.datasets)}")
+                if (pool := self.datasets[dataset].pool) != run.pool:
+                    raise ValueError(f"pretrain.{name}.datasets: {dataset} is of pool {pool}, the run of {run.pool}")
             if run.init not in checkpoints - {name}:
                 raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
+        for name in self.awaiting:
+            if not self.waits_for(name):
+                raise ValueError(f"awaiting.{name}: all of its datasets are there; move it to ablations")
         for key in ("inits", "ablations"):
             for init in getattr(self.body_mesh, key):
                 if init not in checkpoints:
                     raise ValueError(f"body_mesh.{key}: {init!r} is not one of {sorted(checkpoints)}")
         return self
+
+    def waits_for(self, run: str) -> tuple[str, ...]:
+        """Data sets of a run that this version does not read; empty for one it can train or does not know."""
+        spec = self.awaiting.get(run)
+        return () if spec is None else tuple(name for name in spec.datasets if name not in self.datasets)
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -276,12 +306,13 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise ParamsError(f"{path}: expected sections, found {type(content).__name__}")
     # Keys that start with `x-` hold YAML anchors for the entries below them.
     content = {key: value for key, value in content.items() if not str(key).startswith("x-")}
-    # An ablation is a pre-training run like any other; only the DVC graph keeps them apart,
-    # so that plain `dvc repro` makes the headline and `make tables` the rest.
-    if isinstance(ablations := content.pop("ablations", {}), dict) and isinstance(content.get("pretrain"), dict):
-        if both := set(ablations) & set(content["pretrain"]):
-            raise ParamsError(f"{path}: {sorted(both)} stand both under pretrain and under ablations")
-        content["pretrain"] = {**content["pretrain"], **ablations}
+    # All of these are pre-training runs; only the DVC graph keeps them apart, so that plain `dvc repro` makes the
+    # headline and `make tables` the rest.
+    for section in ("ablations", "keypoints"):
+        if isinstance(runs := content.pop(section, {}), dict) and isinstance(content.get("pretrain"), dict):
+            if both := set(runs) & set(content["pretrain"]):
+                raise ParamsError(f"{path}: {sorted(both)} stand under {section} and elsewhere as well")
+            content["pretrain"] = {**content["pretrain"], **runs}
     try:
         return Params.model_validate(content)
     except ValidationError as error:

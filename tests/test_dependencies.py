@@ -31,7 +31,8 @@ HARMLESS = {
 }
 """Modules that can not change the result of a stage that does not name them, and why; what only they import neither."""
 
-WORLD = {"pipeline/bodies", "pipeline/motions", "pipeline/rendering", "pipeline/datasets/world.py"}
+HANDS = {"pipeline/datasets/hands.py", "pipeline/datasets/hand_studio.py"}
+WORLD = {"pipeline/bodies", "pipeline/motions", "pipeline/rendering", "pipeline/datasets/world.py", *HANDS}
 """What stand-ins are rendered with: data set modules import it for their writers."""
 
 CODE: dict[str, tuple[list[str], set[str]]] = {
@@ -45,8 +46,16 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
     ),
     "standin": (
         ["pipeline.datasets.standin", "pipeline.datasets.{module}"],
-        {"pipeline/datasets/quarantine.py", "pipeline/datasets/pickles.py"},
+        {*HANDS, "pipeline/datasets/quarantine.py", "pipeline/datasets/pickles.py"},
     ),
+    "standin_hand": (
+        ["pipeline.datasets.standin", "pipeline.datasets.{module}"],
+        {"pipeline/datasets/quarantine.py"},
+    ),
+    "index_hand": (["pipeline.datasets.index", "pipeline.datasets.{module}"], WORLD),
+    # The dataset has no silhouettes, so nothing is parsed.
+    "parse_hand": (["pipeline.parsing"], {"models"}),
+    "pair_hand": (["pipeline.pairs.selection"], {"models"}),
     "index": (["pipeline.datasets.index", "pipeline.datasets.{module}"], {*WORLD, "pipeline/datasets/keypoints.py"}),
     "train_parser": (
         ["pipeline.training.parser", "pipeline.datasets.synthetic"],
@@ -59,6 +68,7 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
     # The network is that of the initial checkpoint.
     "pretrain": (["pipeline.training.pretrain"], {"models/catalog.py"}),
     "pretrain_ablation": (["pipeline.training.pretrain"], {"models/catalog.py"}),
+    "pretrain_keypoints": (["pipeline.training.pretrain"], {"models/catalog.py"}),
     "finetune_body_mesh": (["pipeline.tasks.body_mesh"], set()),
     "finetune_body_mesh_ablation": (["pipeline.tasks.body_mesh"], set()),
     "report": (["pipeline.reporting.__main__"], {"models"}),
@@ -123,7 +133,9 @@ def forgotten(modules: list[str], deps: set[str], harmless: set[str]) -> set[str
 def cases() -> Iterator[Any]:
     for name, (modules, harmless) in CODE.items():
         stage = stages()[name]
-        for item in stage["foreach"].values() if name in ("standin", "index") else [None]:
+        for item in (
+            stage["foreach"].values() if name.startswith(("standin", "index")) and "foreach" in stage else [None]
+        ):
             module = item["module"] if isinstance(item, dict) else item
             named = {dep.replace("${item}", str(item)).replace("${item.module}", str(module)) for dep in body(stage)}
             entries = [entry.format(module=module) for entry in modules]

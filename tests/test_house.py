@@ -79,31 +79,68 @@ def test_every_scale_has_the_same_graph(path: Path) -> None:
 
 def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
     params = run_spec.load(SCALES[0])
-    people = {name: section.pool for name, section in params.datasets.items() if section.pool != "backgrounds"}
+    people = {n: section.pool for n, section in params.datasets.items() if section.pool not in ("backgrounds", "hand")}
     parse, index = stages()["parse"]["foreach"], stages()["index"]["foreach"]
     assert {name: item["pool"] for name, item in parse.items()} == people
-    assert stages()["pair"]["foreach"] == [name for name, section in params.datasets.items() if section.pairs]
+    assert stages()["pair"]["foreach"] == [name for name in people if params.datasets[name].pairs]
     for modules in (stages()["standin"]["foreach"], {name: item["module"] for name, item in index.items()}):
         assert set(modules) == set(people)
         for name, module in modules.items():
             assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"
 
 
+def test_the_tables_graph_names_every_dataset_of_hands() -> None:
+    hands = [name for name, section in run_spec.load(SCALES[0]).datasets.items() if section.pool == "hand"]
+    assert hands
+    tables = stages("tables/dvc.yaml")
+    for step in ("parse", "pair"):
+        assert tables[f"{step}_hand"]["foreach"] == hands
+    for step in ("standin", "index"):
+        assert list(tables[f"{step}_hand"]["foreach"]) == hands
+        for name, module in tables[f"{step}_hand"]["foreach"].items():
+            assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"
+
+
+def test_the_headline_rests_on_no_hands_and_hands_on_no_bodies() -> None:
+    hands = [name for name, section in run_spec.load(SCALES[0]).datasets.items() if section.pool == "hand"]
+    outs = {
+        out
+        for step in ("standin", "index", "parse", "pair")
+        for stage in [stages("tables/dvc.yaml")[f"{step}_hand"]]
+        for name in hands
+        for out in (o.replace("${key}", name).replace("${item}", name) for o in stage["do"]["outs"])
+    }
+    for stage in stages().values():
+        for dependency in stage.get("do", stage)["deps"]:
+            assert not any(out == dependency or out.startswith(f"{dependency}/") for out in outs), dependency
+    for file in ("dvc.yaml", "tables/dvc.yaml"):
+        named = {
+            dep
+            for name in ("pretrain", "pretrain_ablation")
+            for dep in stages(file).get(name, {"do": {"deps": []}})["do"]["deps"]
+        }
+        data = {dep for dep in named if dep.startswith("data/")}
+        assert data == {
+            f"data/${{scale}}/{kind}"
+            for kind in ("crops/${item.pool}", "pairs/${item.pool}", "checkpoints/${item.init}")
+        }
+
+
 def test_the_tables_graph_fine_tunes_every_ablation() -> None:
     for path in SCALES:
         params = yaml.safe_load(path.read_text())
-        of_bodies = [name for name, run in params["ablations"].items() if run["pool"] == "body"]
+        runs = params["ablations"] | params["keypoints"]
+        of_bodies = [name for name, run in runs.items() if run["pool"] == "body"]
         assert params["body_mesh"]["ablations"] == of_bodies
     assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == "${body_mesh.ablations}"
 
 
 @pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
 def test_a_run_that_learns_keypoints_depends_on_the_records_they_stand_in(path: Path) -> None:
-    runs = [run for run in run_spec.load(path).pretrain.values() if run.learns_keypoints]
-    records = {f"data/${{scale}}/records/{dataset}.parquet" for run in runs for dataset in run.datasets}
-    assert records
-    for file, stage in (("dvc.yaml", "pretrain"), ("tables/dvc.yaml", "pretrain_ablation")):
-        assert records <= set(stages(file)[stage]["do"]["deps"])
+    learning = {name: run for name, run in run_spec.load(path).pretrain.items() if run.learns_keypoints}
+    assert list(learning) == list(yaml.safe_load(path.read_text())["keypoints"])
+    records = {f"data/${{scale}}/records/{dataset}.parquet" for run in learning.values() for dataset in run.datasets}
+    assert records <= set(stages("tables/dvc.yaml")["pretrain_keypoints"]["do"]["deps"])
 
 
 @pytest.mark.parametrize("file", ["dvc.yaml", "tables/dvc.yaml"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class Dataset(ABC):
     source: ClassVar[Source]
     standin_sizes: ClassVar[type]
     """Dataclass: how large the stand-in is."""
+    standin_shows: ClassVar[Literal["people", "hands", "photographs"]] = "people"
+    """What it is made from: bodies, motions and photographs; the hand; nothing."""
 
     def records(self, root: Path, quarantine: Quarantine | None = None) -> Iterator[FrameRecord]:
         """Yield the records of the dataset that lies under `root` in its official layout.

@@ -41,6 +41,7 @@ class Coco(Dataset):
 
     name = "coco"
     standin_sizes = Sizes
+    standin_shows = "photographs"
     source = Source(
         homepage="https://cocodataset.org/#download",
         licence="annotations CC BY 4.0; each photograph keeps its Flickr licence",

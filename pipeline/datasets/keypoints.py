@@ -1,4 +1,4 @@
-"""2D and 3D keypoint sets of the datasets, taken from COCO's 17 keypoints of a posed body.
+"""2D and 3D keypoint sets of the datasets: taken from COCO's 17 keypoints of a posed body, and those of a hand.
 
 Orders: dataset pages "joint-order cheat sheet". `nan` marks points a set has and COCO lacks.
 """
@@ -18,6 +18,12 @@ _RIGHT_LEG, _LEFT_LEG = (R_HIP, R_KNEE, R_ANKLE), (L_HIP, L_KNEE, L_ANKLE)
 _PENN13 = (NOSE, *range(L_SHOULDER, R_ANKLE + 1))
 _SPIN_LEGS = (R_ANKLE, R_KNEE, R_HIP, L_HIP, L_KNEE, L_ANKLE)
 _SPIN_ARMS = (R_WRIST, R_ELBOW, R_SHOULDER, L_SHOULDER, L_ELBOW, L_WRIST)
+
+HAND21_FROM_MANO = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
+"""Gathers `hand21` (wrist, then thumb to little finger, each from its root to the tip) from MANO's 16 joints and its
+tips, thumb first. FreiHAND, HanCo and DexYCB have this order."""
+HAND21_FROM_INTERHAND = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)
+"""The same from one hand of InterHand2.6M: thumb to little finger, each from its tip to the root, then the wrist."""
 
 
 def penn13(coco: Array) -> Array:

@@ -139,13 +139,18 @@ def _start_worker() -> None:
 
 @cache
 def _world(layout: Layout) -> World:
-    return World(layout.smpl, layout.motions, lambda: COCO.background_images(layout.source(COCO.name)))
+    return World(layout.smpl, layout.mano, layout.motions, lambda: COCO.background_images(layout.source(COCO.name)))
 
 
 def _inputs(dataset: str, layout: Layout) -> str:
-    """Hash of the body, motions and list of backgrounds; COCO's own stand-in is drawn from nothing."""
-    if dataset == "coco":
+    """Hash of the body, motions and list of backgrounds, or of the hand; COCO's own stand-in is drawn from nothing."""
+    shows = get(dataset).standin_shows
+    if shows == "photographs":
         return ""
+    if shows == "hands":
+        if not layout.mano.is_file():
+            raise ValueError(f"{dataset}: its stand-in needs {layout.mano}; make it with `python -m pipeline.bodies`")
+        return hashlib.blake2b(layout.mano.read_bytes(), digest_size=8).hexdigest()
     if not layout.smpl.is_file() or not layout.motions.is_dir():
         raise ValueError(
             f"{dataset}: its stand-in needs {layout.smpl} and {layout.motions}; "

@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from pipeline import bodies, frames
+from pipeline.datasets.hands import Hands
 from pipeline.motions import Motion, read_folder, sample_frames, split_by_subject
 from pipeline.rendering import clothes
 from pipeline.rendering.cameras import Camera
@@ -88,12 +89,14 @@ class World:
 
     Args:
         body: body model file with texture coordinates (`data/<scale>/bodies`).
+        hand: hand model file with texture coordinates, beside it.
         motions: folder of AMASS-format motions.
         photographs: gives the backgrounds, images without people, when one is first needed.
     """
 
-    def __init__(self, body: Path, motions: Path, photographs: Callable[[], Sequence[Path]]) -> None:
+    def __init__(self, body: Path, hand: Path, motions: Path, photographs: Callable[[], Sequence[Path]]) -> None:
         self._body_path, self._motions_path, self._find_photographs = body, motions, photographs
+        self.hands = Hands(hand)
         self._decoded = lru_cache(maxsize=256)(frames.read_image)
 
     @cached_property

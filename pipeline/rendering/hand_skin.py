@@ -202,6 +202,8 @@ def _worn(painter: _HandPainter) -> None:
     cloth = random_cloth(rng, texels.position[sleeve, 0], around[sleeve], texels.position[sleeve])
     painter.cover(sleeve, cloth)
     painter.darken(sleeve & (texels.along_arm < 1.08), np.full(3, 0.75))
+    # Towards the elbow an arm is lost in the dark: nobody sees that it ends.
+    painter.darken(np.clip(1.6 * (texels.along_arm - 1.3), 0, 1), np.zeros(3))
 
 
 def _smooth(points: Array) -> Array:

@@ -30,7 +30,7 @@ class DatasetCount:
     source: str
     """`real`, `stand-in` or `missing`."""
     use: str
-    """`pre-training`, `body mesh` or `backgrounds`."""
+    """A value of USES."""
     records: dict[str, int] | None
     """By split."""
     crops: int | None
@@ -42,7 +42,7 @@ class DatasetCount:
     """The most frequent reasons, with their number of records."""
 
 
-USES = {"body": "pre-training", "body_mesh": "body mesh", "backgrounds": "backgrounds"}
+USES = {"body": "pre-training", "hand": "pre-training, hands", "body_mesh": "body mesh", "backgrounds": "backgrounds"}
 
 
 def count(layout: Layout, params: Params) -> list[DatasetCount]:

@@ -171,6 +171,8 @@ class OurRow(Section):
     where: dict[str, str] = Field(default_factory=dict)
     without: str | None = None
     absent: str | None = None
+    tasks: dict[str, OurRow] = Field(default_factory=dict)
+    """What stands in its place in the columns of a task: other networks for hands than for bodies."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> OurRow:
@@ -191,6 +193,11 @@ class Rows(Section):
 
     def task(self, table: str, task: str) -> OurTask:
         return self.tables[table].tasks.get(task) or self.tasks[task]
+
+    def row(self, table: str, row: str, task: str) -> OurRow:
+        """What of ours fills the cells of a row in the columns of a task."""
+        ours = self.tables[table].rows[row]
+        return ours.tasks.get(task, ours)
 
 
 class Reference(Section):

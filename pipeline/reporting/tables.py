@@ -121,6 +121,8 @@ def find_run(row: OurRow, params: Params) -> tuple[str | None, str | None]:
         spec = params.pretrain.get(name) or params.import_weights.get(name)
         if spec is not None and all(getattr(spec, key, None) == value for key, value in row.where.items()):
             return name, None
+        if waits_for := params.waits_for(name):
+            return None, f"{name} waits for {', '.join(waits_for)}, which this version does not read yet"
     return None, row.without or f"{params.params_file} has no run {' or '.join(row.runs)} of this kind"
 
 
@@ -130,7 +132,7 @@ def _cell(
     metric = reference.values.metrics[column.metric]
     key = reference.rows.values[column.metric]
     task = reference.rows.task(table.id, column.task)
-    run, missing = find_run(reference.rows.tables[table.id].rows[row.id], params)
+    run, missing = find_run(reference.rows.row(table.id, row.id, column.task), params)
     missing = missing or task.absent
     seeds = params.body_mesh.seeds
     files: list[MetricsFile] = []

@@ -37,7 +37,7 @@ def small_params() -> dict[str, Any]:
     del params["datasets"][MISSING]["standin"]
     params["parser"] |= {"steps": 6, "batch": 4}
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
-    for run in (*params["pretrain"].values(), *params["ablations"].values()):
+    for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
     params["body_mesh"] |= {"seeds": [0, 1], "steps": 6, "batch": 8, "warmup_steps": 1, "checkpoint_every": 3}
     return params

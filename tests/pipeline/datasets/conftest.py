@@ -24,15 +24,19 @@ SIZES: dict[str, dict[str, int]] = {
     "penn_action": {"videos": 4, "frames": 3, "width": 160, "height": 120},
     "synthetic": {"scenes": 3, "cameras": 3, "instants": 2, "width": 96, "height": 96},
     "coco_part_eft": {"images": 6, "width": 160, "height": 120},
+    "interhand": {"captures": 2, "sequences": 3, "frames": 3, "cameras": 3, "side": 192},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def open_layout(tmp_path_factory: pytest.TempPathFactory, body_arrays: dict[str, np.ndarray]) -> Layout:
-    """A project folder with an open body, a few motions and four background photographs."""
+def open_layout(
+    tmp_path_factory: pytest.TempPathFactory, body_arrays: dict[str, np.ndarray], hand_arrays: dict[str, np.ndarray]
+) -> Layout:
+    """A project folder with an open body and hand, a few motions and four background photographs."""
     layout = Layout("mini", tmp_path_factory.mktemp("project"))
     layout.bodies.mkdir(parents=True)
     np.savez(layout.smpl, **body_arrays)
+    np.savez(layout.mano, **hand_arrays)
     settings = run_spec.Motions(num_subjects=4, clips_per_subject=3, seconds=2.0, fps=10.0, seed=0)
     write_motions(layout.motions, load(layout.smpl), settings)
     datasets.get("coco").write_standin(layout.standin("coco"), world_of(layout), 0, **SIZES["coco"])
@@ -55,4 +59,4 @@ def standins(open_layout: Layout, world: World) -> Path:
 
 def world_of(layout: Layout) -> World:
     photographs = layout.standin("coco") / "train2017"
-    return World(layout.smpl, layout.motions, lambda: sorted(photographs.glob("*.jpg")))
+    return World(layout.smpl, layout.mano, layout.motions, lambda: sorted(photographs.glob("*.jpg")))

@@ -2,7 +2,8 @@
 trained encoder becomes a file that plain `timm` loads.
 
 Own format, one directory: `model.safetensors`, `config.json` (architecture and the arguments that
-rebuild the module) and `provenance.json` (whatever the writer knows about how it came to be)."""
+rebuild the module) and `provenance.json` (whatever the writer knows about how it came to be); a `README.md`
+says the same to people."""
 
 from __future__ import annotations
 
@@ -70,6 +71,7 @@ def save(
     *,
     provenance: Mapping[str, Any],
     config: Mapping[str, Any] | None = None,
+    card: str | None = None,
 ) -> None:
     """Write a module as a checkpoint directory; an existing one is replaced as a whole.
 
@@ -79,6 +81,7 @@ def save(
         provenance: JSON values, such as git revision, parameter hash, manifest hash, seed.
         config: more facts for config.json; for modules outside `ARCHITECTURES` it must have the key
             `architecture`, and the reader rebuilds the module itself.
+        card: README.md of the directory, for those who meet the weights elsewhere.
 
     Raises:
         ValueError: a module outside `ARCHITECTURES` without a `config` naming its architecture.
@@ -104,6 +107,8 @@ def save(
         for name, content in (("config", described), ("provenance", dict(provenance))):
             text = json.dumps(content, indent=2, sort_keys=True)
             (aside / f"{name}.json").write_text(text + "\n")
+        if card is not None:
+            (aside / "README.md").write_text(card)
         if directory.exists():
             replaced = directory.with_name(f".{directory.name}.{os.getpid()}.replaced")
             directory.replace(replaced)

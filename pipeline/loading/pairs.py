@@ -53,12 +53,14 @@ class Masking:
     min_human: int
     """Below this many human patches, or without a silhouette, an image is masked uniformly."""
     patch: int
+    bucket: int = 1
+    """Human masking shows a multiple of this many patches."""
 
     def hide(self, human: Tensor, generator: torch.Generator) -> Tensor:
         """(B, N) human patches -> (B, N) hidden patches, the same number in every row."""
         if self.kind == "uniform":
             return uniform_mask(human.shape[0], human.shape[1], self.ratio, generator)
-        return human_mask(human, self.ratio, generator, self.visible_length, min_human=self.min_human)
+        return human_mask(human, self.ratio, generator, self.visible_length, self.bucket, self.min_human)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Figures of a run while it runs: losses, samples per second, share of time spent waiting for data, and how much of
 the hardware's peak is used (MFU).
 
-    dvc plots show .scratch/pretrain-*/live/plots/metrics/loss.tsv
+    dvc plots show -x step .scratch/*/live/plots/metrics/loss.tsv
 
 The files are those of DVC's logger, dvclive: `plots/metrics/<name>.tsv` and `metrics.json`. They are written here
 because dvclive opens the project's DVC repository in the training process, posts to a server where the user's DVC
@@ -20,6 +20,7 @@ from statistics import fmean, median
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 SECONDS = 5.0
@@ -55,7 +56,9 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 def count_flops(loss: Callable[[], Tensor]) -> int:
     """Operations of one forward and backward pass."""
-    with FlopCounterMode(display=False) as counter:
+    # Of the fused forms of attention, torch can not count the one that processors have.
+    kernels = [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(kernels):
         loss().backward()
     return counter.get_total_flops()
 
@@ -103,10 +106,12 @@ class Live:
         self._begin()
         return line
 
-    def speed(self) -> dict[str, float]:
-        """Medians of the lines so far, but for the first, in which everything is loaded."""
+    def end(self) -> dict[str, float]:
+        """Write `speed.json`: medians of the speeds so far, but for the first line's, when everything is loaded."""
         speeds = self._speeds[1:] or self._speeds
-        return {name: median(speed[name] for speed in speeds) for name in (speeds[0] if speeds else ())}
+        medians = {name: median(speed[name] for speed in speeds) for name in (speeds[0] if speeds else ())}
+        (self._folder / "speed.json").write_text(json.dumps(medians, indent=1) + "\n")
+        return medians
 
     def _begin(self) -> None:
         self._window: list[Mapping[str, float]] = []

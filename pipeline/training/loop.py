@@ -162,7 +162,8 @@ def train(
                 if line is not None:
                     progress.set_postfix_str(_shown(line), refresh=False)
                 if watch is not None:
-                    watch(done)
+                    with torch.compiler.set_stance("force_eager") if fuse else nullcontext():
+                        watch(done)
                 if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
                     state.save(done)
             if stopped:
@@ -170,8 +171,10 @@ def train(
                 raise SystemExit(stop.code or 128 + signal.SIGTERM)
     if average is not None:
         average.give()
-    if team.leads:
+    if live:
         history.write()
+        speed = ", ".join(f"{name} {value:.3g}" for name, value in live.end().items())
+        logger.info("%s: %d steps done; %s", title, schedule.steps - start, speed)
     return history.path
 
 

@@ -2,6 +2,10 @@
 (CroCo-Human Sec. 3.1 and 4.2).
 
     python -m pipeline.training.pretrain --params params.yaml --run croco_body
+
+trains on every GPU of this machine, or on its processor; several machines, or processes on a processor, by torchrun:
+
+    torchrun --nproc-per-node 2 -m pipeline.training.pretrain --params params.yaml --run croco_body
 """
 
 from __future__ import annotations
@@ -10,17 +14,21 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
 from models import catalog, checkpoints
+from models.blocks import DecoderBlock, EncoderBlock
 from models.croco import CroCo
 from models.encoder import encoder_of
 from models.mae import MAE
@@ -43,22 +51,28 @@ from pipeline.training.keypoints import (
     validate_keypoints,
 )
 from pipeline.training.loop import Task, train
+from pipeline.training.model_card import model_card
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
+from pipeline.training.team import ALONE, Team, joined, together
 
 logger = logging.getLogger(__name__)
 
 STAGE = "pretrain"
 MAX_VALIDATION = 512
 NUM_PICTURES = 8
+NUM_PREVIEWED = 3
 PICTURE_SIDE = 128
+COLUMNS = ("target", "masked", "prediction", "reference")
 KEYPOINT_HEAD = "keypoint_head"
 """Folder of the head within the checkpoint of a run that learns keypoints: the checkpoint itself is CroCo's as ever."""
 
 
-def pretrain(name: str, params: Params, layout: Layout) -> None:
+def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> None:
     """Run (or go on with) the pre-training `name`; writes checkpoint, history, metrics and pictures.
+
+    Every process of a `team` calls this; the first one writes.
 
     Raises:
         ParamsError: the network and the crops do not fit each other, or no such run.
@@ -79,7 +93,14 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
         inputs += records
         keypoints = Keypoints(list(zip(records, (source.crops for source in sources), strict=True)), model.img_size)
     spec = run_spec.pretrain_fingerprint(name, params)
-    masking = Masking(run.masking, run.mask_ratio, run.visible_length, params.pairs.min_human_patches, model.patch_size)
+    masking = Masking(
+        run.masking,
+        run.mask_ratio,
+        run.visible_length,
+        params.pairs.min_human_patches,
+        model.patch_size,
+        run.visible_bucket,
+    )
     pool = PairPool(
         sources, run.kinds, heldout=run.heldout, size=model.img_size, masking=masking, jitter=run.jitter, seed=run.seed
     )
@@ -88,8 +109,13 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
     files = [provenance.file_fingerprint(path) for path in inputs]
     key = run_spec.fingerprint(spec, start, files, provenance.code_fingerprint(), str(device))
     scratch = layout.scratch(STAGE, f"{name}-{key}")
+    if team.leads:
+        _mention_other_states(name, scratch)
     how = Completing(run.batch, run.normalize, device)
     network, task = learning(model, run, pool, masking, keypoints, how)
+    previews = None
+    if run.method != "keypoints" and run.num_previews and team.leads:
+        previews = Previews(scratch / "previews", model, pool, run)
     history = train(
         network,
         task,
@@ -100,24 +126,36 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
         scratch=scratch,
         checkpoint_every=run.checkpoint_every,
         title=name,
+        accumulate=run.accumulate,
+        ema=run.ema,
+        fuse=[part for part in network.modules() if run.compile and isinstance(part, (EncoderBlock, DecoderBlock))],
+        samples=run.batch,
+        watch=previews.draw if previews else None,
+        team=team,
     )
+    if not team.leads:
+        return
     network.cpu()
     model.cpu()
     if isinstance(network, KeypointNetwork):
         # The decoder stays as it was: whoever reads CroCo's checkpoints reads this one.
         model.load_state_dict(network.encoder.state_dict(), strict=False)
-    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
-    checkpoints.save(layout.checkpoint(name), model, provenance=facts)
     values: dict[str, Value] = {}
     drawn: Drawn = {}
     if run.method != "keypoints":
         values |= validate(model, pool, run)
         drawn |= completion_pictures(model, pool, run)
+    if previews is not None:
+        drawn |= previews.drawn()
     if keypoints is not None and isinstance(network, LearnsKeypoints):
-        checkpoints.save(layout.checkpoint(name) / KEYPOINT_HEAD, network.head, provenance=facts)
         longer_side = params.crops.size / params.crops.scale
         values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
         drawn |= keypoint_pictures(network, pool, keypoints)
+    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
+    card = model_card(name, params, layout, model, pairs=pool.counts, values=values, facts=facts)
+    checkpoints.save(layout.checkpoint(name), model, provenance=facts, card=card)
+    if isinstance(network, LearnsKeypoints):
+        checkpoints.save(layout.checkpoint(name) / KEYPOINT_HEAD, network.head, provenance=facts)
     save_pictures(layout.pictures(STAGE, name), drawn)
     provenance.write_text(layout.history(STAGE, name), history.read_text())
     provenance.write_metrics(
@@ -133,8 +171,23 @@ def pretrain(name: str, params: Params, layout: Layout) -> None:
         run=name,
         seed=run.seed,
         pairs=pool.counts,
+        speed=json.loads((scratch / "live" / "speed.json").read_text()),
     )
     shutil.rmtree(scratch)
+
+
+def _mention_other_states(name: str, scratch: Path) -> None:
+    """A run goes on with its own state only: what others of its name left behind is theirs to use or to remove."""
+    of_name = re.compile(rf"{STAGE}-{re.escape(name)}-[0-9a-f]{{16}}")
+    others = [path for path in scratch.parent.glob("*") if of_name.fullmatch(path.name) and path != scratch]
+    if others and not scratch.exists():
+        folders = " ".join(str(path) for path in sorted(others))
+        logger.warning(
+            "%s starts afresh: what an earlier run has left was trained with other parameters, data or code. To go on "
+            "with that, restore those; to remove it: rm -r %s",
+            name,
+            folders,
+        )
 
 
 def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
@@ -205,17 +258,51 @@ def completion_pictures(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> Dr
     """
     pairs = pool.validation(NUM_PICTURES) or pool.batch(0, NUM_PICTURES)
     drawn = pictures(model, pairs, run.normalize)
-    rows = [["target", "masked", "prediction"]]
+    rows = [[name for name in COLUMNS if name in drawn]]
     if "reference" in drawn:
-        rows = [[*rows[0], "reference"], ["target", "masked", "prediction_black", "black"]]
+        rows.append(["target", "masked", "prediction_black", "black"])
         drawn["black"] = np.zeros_like(drawn["reference"])
+    return {
+        f"completion_{number:02d}.png": (_enlarged(drawn, number, rows), f"pair {name}")
+        for number, name in enumerate(pool.ids(pairs))
+    }
+
+
+def _enlarged(drawn: dict[str, NDArray[np.uint8]], number: int, rows: list[list[str]]) -> NDArray[np.uint8]:
+    picture = np.concatenate([np.concatenate([drawn[name][number] for name in row], axis=1) for row in rows])
     zoom = max(1, round(PICTURE_SIDE / drawn["target"].shape[1]))
-    found: Drawn = {}
-    for number, name in enumerate(pool.ids(pairs)):
-        strips = [np.concatenate([drawn[column][number] for column in columns], axis=1) for columns in rows]
-        picture = np.concatenate(strips).repeat(zoom, axis=0).repeat(zoom, axis=1)
-        found[f"completion_{number:02d}.png"] = (picture, f"pair {name}")
-    return found
+    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+class Previews:
+    """Completions of a few pairs, drawn at equal distances along a run: to watch it by while it lasts.
+
+    Args:
+        folder: where they lie until the run is over.
+    """
+
+    def __init__(self, folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrain) -> None:
+        self._folder, self._model, self._run = folder, model, run
+        self._pairs = pool.validation(NUM_PREVIEWED) or pool.batch(0, NUM_PREVIEWED)
+        self._steps = {round(run.steps * (k + 1) / (run.num_previews + 1)) for k in range(run.num_previews)}
+
+    def draw(self, done: int) -> None:
+        """After so many steps."""
+        if done not in self._steps:
+            return
+        device = next(self._model.parameters()).device
+        drawn = pictures(self._model, self._pairs.to(device), self._run.normalize)
+        columns = [name for name in COLUMNS if name in drawn]
+        rows = [_enlarged(drawn, number, [columns]) for number in range(len(self._pairs))]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _save_picture(self._folder / f"training_{done:09d}.png", np.concatenate(rows))
+
+    def drawn(self) -> Drawn:
+        """All of them, those from before an interruption, too."""
+        return {
+            path.name: (np.asarray(Image.open(path)), f"after {int(path.stem[-9:])} of {self._run.steps} steps")
+            for path in sorted(self._folder.glob("training_*.png"))
+        }
 
 
 def keypoint_pictures(network: LearnsKeypoints, pool: PairPool, keypoints: Keypoints) -> Drawn:
@@ -233,11 +320,22 @@ def save_pictures(folder: Path, drawn: Drawn) -> None:
     """One PNG each; captions.json names them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (picture, _) in drawn.items():
-        aside = folder / f".{name}.{os.getpid()}.tmp"
-        Image.fromarray(picture).save(aside, "PNG")
-        aside.replace(folder / name)
+        _save_picture(folder / name, picture)
     captions = {name: caption for name, (_, caption) in drawn.items()}
     provenance.write_text(folder / "captions.json", json.dumps(captions, indent=1) + "\n")
+
+
+def _save_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Image.fromarray(picture).save(aside, "PNG")
+    aside.replace(path)
+
+
+def _work(name: str, params: Params, team: Team) -> None:
+    if not team.leads:
+        logging.disable(logging.WARNING)
+    with plain_errors(f"pretrain {name}"):
+        pretrain(name, params, Layout(params.scale), team)
 
 
 def main() -> None:
@@ -248,8 +346,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
     with plain_errors(f"pretrain {arguments.run}"):
-        params = run_spec.load(arguments.params)
-        pretrain(arguments.run, params, Layout(params.scale))
+        work = partial(_work, arguments.run, run_spec.load(arguments.params))
+        if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
+            together(torch.cuda.device_count(), work)
+        else:
+            with joined() as team:
+                work(team)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python -m tests.pipeline.training.toy_runs pretrain <params file> <project root>
 python -m tests.pipeline.training.toy_runs together <processes> <scratch> <steps> <options of run_loop, JSON>
 python -m tests.pipeline.training.toy_runs child <file for its pid>
 
-`loop` joins the team that torchrun's environment describes, if it describes one.
+The first two join the team that torchrun's environment describes, if it describes one.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ if __name__ == "__main__":
         from pipeline.training.pretrain import pretrain  # loads timm, which the others need not wait for
 
         params = run_spec.load(rest[0])
-        pretrain(rest[2], params, Layout(params.scale, Path(rest[1])))
+        with joined() as team:
+            pretrain(rest[2], params, Layout(params.scale, Path(rest[1])), team)
     elif command == "together":
         together(int(rest[0]), partial(work, Path(rest[1]), int(rest[2]), json.loads(rest[3])))
     elif command == "child":

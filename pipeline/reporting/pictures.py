@@ -166,7 +166,7 @@ def _completions(layout: Layout, params: Params) -> Gallery:
     )  # fmt: skip
     for run, spec in params.pretrain.items():
         if spec.method != "keypoints":
-            _add_pretrained(gallery, layout, params, run, "completion_*")
+            _add_pretrained(gallery, layout, params, run, ("completion_*", "training_*"))
     return gallery
 
 
@@ -178,11 +178,11 @@ def _keypoints(layout: Layout, params: Params) -> Gallery:
     )  # fmt: skip
     for run, spec in params.pretrain.items():
         if spec.learns_keypoints:
-            _add_pretrained(gallery, layout, params, run, "keypoints_*")
+            _add_pretrained(gallery, layout, params, run, ("keypoints_*",))
     return gallery
 
 
-def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: str) -> None:
+def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: Sequence[str]) -> None:
     command = "dvc repro" if run in params.body_mesh.inits else "make tables"
     _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, command, files)
 
@@ -212,10 +212,15 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
 
 
 def _add_drawn(
-    gallery: Gallery, layout: Layout, folder: Path, title: str, command: str = "dvc repro", files: str = "*"
+    gallery: Gallery,
+    layout: Layout,
+    folder: Path,
+    title: str,
+    command: str = "dvc repro",
+    files: Sequence[str] = ("*",),
 ) -> None:
     """Pictures a stage drew itself; `captions.json` beside them maps file name to text."""
-    paths = sorted(path for path in folder.glob(files) if path.suffix in (".png", ".jpg"))
+    paths = sorted(path for names in files for path in folder.glob(names) if path.suffix in (".png", ".jpg"))
     if not paths:
         gallery.absent.append(f"{title}: no pictures in {_shown(layout, folder)} yet; `{command}` draws them")
         return

@@ -161,7 +161,7 @@ def with_pairs(measured):
     (folder / "captions.json").write_text('{"completion_00.png": "pair 4a1e"}')
     folder = measured.pictures("pretrain", "croco_keypoints_body")
     folder.mkdir(parents=True)
-    for name in ("completion_00", "keypoints_00", "keypoints_01"):
+    for name in ("completion_00", "training_000000600", "keypoints_00", "keypoints_01"):
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((192, 768, 3), np.uint8))
     (folder / "captions.json").write_text('{"keypoints_00.png": "pair 77b2, its reference"}')
     for init in ("random", "croco_body"):
@@ -185,7 +185,7 @@ def test_pairs_silhouettes_and_completions_are_shown_with_what_is_known_about_th
         "keypoints_body: no pictures in data/mini/pictures/pretrain/keypoints_body yet; `make tables` draws them",
     ):
         assert shown in text
-    assert len(list((folder / "figures").glob("completions-*.jpg"))) == 3
+    assert len(list((folder / "figures").glob("completions-*.jpg"))) == 4
     assert len(list((folder / "figures").glob("keypoints-*.jpg"))) == 2
 
 

@@ -156,7 +156,7 @@ class InterHand(Dataset):
         known = np.asarray(instant["joint_valid"], bool).reshape(42)[rows][order]
         seen = known & np.asarray(annotation["joint_valid"], bool).reshape(42)[rows][order]
         if seen.sum() < MIN_JOINTS:
-            raise ValueError("too few of its joints are annotated in the image")
+            raise ValueError("too few joints are annotated in the image")
         K, R, t = capture.cameras[item["camera"]]
         points = np.zeros((21, 3))
         points[known, :2] = project(world[known], K, R, t)
@@ -361,8 +361,10 @@ def _read_json(path: Path, keys: dict[str, type]) -> dict[str, Any]:
 
 
 def _read_fits(root: Path, quarantine: Quarantine) -> dict[str, Any]:
-    """MANO parameters by capture and frame; none when their file is absent, which pairs do not need."""
+    """MANO parameters by capture and frame; none when their file is absent or damaged: pairs do not need it."""
     path = _find(root, FITS)
+    if not path.is_file():
+        return {}
     try:
         return _read_json(path, {})
     except ValueError as error:

@@ -58,6 +58,20 @@ def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, n
     assert stages.target(stage, params_file) == named
 
 
+@pytest.mark.parametrize(
+    ("dataset", "target"),
+    [("humbi", "scales/gpu/dvc.yaml:index@humbi"), ("interhand", "scales/gpu/tables/dvc.yaml:index_hand@interhand")],
+)
+def test_data_of_hands_is_made_by_the_graph_of_the_further_tables(
+    dataset: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(stages, "repro", lambda arguments, say: asked.extend(arguments) or {})
+    monkeypatch.setattr("prefect.get_run_logger", lambda: __import__("logging").getLogger())
+    stages.run_data("index", dataset, "scales/gpu/params.yaml")
+    assert asked == [target]
+
+
 def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys

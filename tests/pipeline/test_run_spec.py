@@ -35,6 +35,9 @@ def test_the_file_of_the_project_is_valid():
         (("pretrain", "croco_body", "mask_ratio"), 1.5, r"pretrain.croco_body.mask_ratio: Input should be less than 1"),
         (("pretrain", "croco_body", "init"), "nobody", r"pretrain.croco_body.init: 'nobody' is not one of"),
         (("pretrain", "croco_body", "datasets"), {"nowhere": 1.0}, r"'nowhere' is not one of"),
+        (("ablations", "croco_hand", "datasets"), {"humbi": 1.0}, r"humbi is of pool body, the run of hand"),
+        (("awaiting", "croco_hand_varied", "datasets"), {"interhand": 1.0}, r"all of its datasets are there; move it"),
+        (("keypoints", "croco_body"), {}, r"\['croco_body'\] stand under keypoints and elsewhere as well"),
         (("body_mesh", "inits"), ["croco_boby"], r"body_mesh.inits: 'croco_boby' is not one of"),
         (("body_mesh", "seeds"), [], "inits and seeds must each name at least one entry"),
         (("body_mesh", "optimizer", "weight_decay"), 0.05, r"body_mesh.optimizer.muon.weight_decay: unknown parameter"),
@@ -68,3 +71,22 @@ def test_fingerprints_follow_values_and_nothing_else():
     assert run_spec.fingerprint(run, "x") == run_spec.fingerprint(again.pretrain["croco_body"], "x")
     assert run_spec.fingerprint(run, "x") != run_spec.fingerprint(run.model_copy(update={"seed": 9}), "x")
     assert run_spec.fingerprint(run, "x") != run_spec.fingerprint(run, "y")
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("scales/*/params.yaml"))], ids=str)
+def test_runs_whose_data_is_not_read_yet_are_declared_and_say_what_they_wait_for(path):
+    params = run_spec.load(path)
+    assert params.waits_for("croco_hand_varied") == ("dexycb", "ho3d", "hanco")
+    assert params.waits_for("croco_hand") == params.waits_for("nobody") == ()
+    assert "croco_hand_varied" not in params.pretrain
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("scales/*/params.yaml"))], ids=str)
+def test_croco_hand_draws_both_kinds_alike_and_its_ablations_one_each(path):
+    runs = run_spec.load(path).pretrain
+    assert runs["croco_hand"].kinds == {"view": 1.0, "pose": 1.0}
+    assert list(runs["croco_hand_view"].kinds) == ["view"]
+    assert list(runs["croco_hand_pose"].kinds) == ["pose"]
+    hands = [run for run in runs.values() if run.pool == "hand"]
+    assert {run.masking for run in hands} == {"uniform"}
+    assert len({(run.steps, run.batch, run.seed) for run in hands}) == 1

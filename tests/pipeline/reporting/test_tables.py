@@ -28,6 +28,18 @@ def test_without_any_metrics_every_cell_says_why_it_is_empty(fill):
     assert all(cell.ours is None and cell.missing for cell in cells)
 
 
+def test_columns_of_hands_are_filled_by_runs_on_hands(fill):
+    cells = fill()["fig3a"].cells
+    assert cells["croco_human", "body_pa_mpjpe"].run == "croco_body"
+    assert cells["croco_human", "hand_pa_mpjpe"].run == "croco_hand"
+    assert cells["mae_human", "hand_mpvpe"].run == "mae_hand"
+
+
+def test_a_run_without_its_data_says_what_it_waits_for(fill):
+    cell = fill()["t5b"].cells["croco_hand_dagger", "grasp_bv"]
+    assert cell.missing == "croco_hand_varied waits for dexycb, ho3d, hanco, which this version does not read yet"
+
+
 def test_the_mean_of_the_seeds_stands_beside_the_paper(measured, fill):
     cell = fill()["fig3a"].cells["croco_human", "body_pa_mpjpe"]
     assert (cell.paper, cell.ours.mean, cell.ours.num) == (57.4, 104.0, 3)

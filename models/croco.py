@@ -229,10 +229,13 @@ class CroCo(CroCoEncoder):
         Raises:
             ValueError: images or mask of a wrong shape; rows hiding different numbers of patches.
         """
+        return self.complete(target, self.encode(reference), hidden)
+
+    def complete(self, target: Tensor, reference_tokens: Tensor, hidden: Tensor) -> Completion:
+        """The same from the tokens (B, N, C) of the reference, for those who need them otherwise as well."""
         check_image(target, self.img_size)
-        check_image(reference, self.img_size)
         visible = visible_indices(hidden, len(target), self.num_patches)
-        tokens = self.decode(self._encode(target, visible), self._encode(reference, None), visible)
+        tokens = self.decode(self._encode(target, visible), reference_tokens, visible)
         return Completion(self.prediction_head(tokens), hidden)
 
 

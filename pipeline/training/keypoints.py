@@ -18,7 +18,6 @@ from models.completion import Completion
 from models.croco import CroCo, CroCoEncoder
 from models.heads.keypoints import KeypointHead, draw_heatmaps, heatmap_loss, peaks
 from models.mae import MAEEncoder
-from models.patches import visible_indices
 from pipeline.loading.augment import jitter_and_normalize
 from pipeline.loading.keypoints import NAMES, Keypoints
 from pipeline.loading.pairs import PairBatch, PairPool
@@ -62,9 +61,7 @@ class CompletionWithKeypoints(nn.Module):
     def forward(self, target: Tensor, reference: Tensor, hidden: Tensor) -> tuple[Completion, Tensor]:
         """The completion of the target and the logits (B, 13, S, S) of the reference's heat-maps."""
         tokens = self.croco.encode(reference)
-        visible = visible_indices(hidden, len(target), self.croco.num_patches)
-        decoded = self.croco.decode(self.croco.encode(target, hidden), tokens, visible)
-        return Completion(self.croco.prediction_head(decoded), hidden), self.head(tokens)
+        return self.croco.complete(target, tokens, hidden), self.head(tokens)
 
 
 LearnsKeypoints = KeypointNetwork | CompletionWithKeypoints

@@ -212,7 +212,7 @@ def test_what_is_missing_or_damaged_is_left_out_and_listed(copy: Path) -> None:
         "missing",
         "not a readable image",
         "no calibration",
-        "right hand: too few of its joints",
+        "right hand: too few joints",
         "no annotation",
     )
     for image, reason in zip([images[0], images[1], *images[3:]], reasons, strict=True):

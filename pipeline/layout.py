@@ -65,7 +65,9 @@ class Layout:
         return self.data / "pairs" / pool / f"{dataset}.parquet"
 
     def checkpoint(self, name: str) -> Path:
-        return self.data / "checkpoints" / name
+        """Weights of a run; `<run>@<step>` are those it had after so many steps (its `snapshots`)."""
+        run, _, step = name.partition("@")
+        return self.data / "checkpoints" / run / "after" / step if step else self.data / "checkpoints" / run
 
     def task_checkpoint(self, task: str, name: str) -> Path:
         return self.data / "task_checkpoints" / task / name

@@ -171,8 +171,16 @@ class Pretrain(Section):
     for itself, eight at most: set 8 with `compile` at 224 px."""
     num_previews: Annotated[int, Field(ge=0)] = 4
     """How many times along the run some completions are drawn."""
+    snapshots: tuple[Positive, ...] = ()
+    """Numbers of steps after which the weights are kept, beside those of the end (Figure 4)."""
     checkpoint_every: Positive
     seed: int
+
+    @model_validator(mode="after")
+    def _snapshots_are_on_the_way(self) -> Pretrain:
+        if wrong := [step for step in self.snapshots if step >= self.steps]:
+            raise ValueError(f"snapshots {wrong} do not lie before the end, at {self.steps} steps")
+        return self
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Pretrain:
@@ -234,6 +242,22 @@ class BodyMesh(Section):
         return self
 
 
+class Figure3b(Section):
+    """Fine-tuning on a part of the labels (paper Figure 3(b))."""
+
+    inits: tuple[str, ...]
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    """Of the training images; all of them are `body_mesh` itself."""
+
+
+class Figure4(Section):
+    """Fine-tuning from weights on the way (paper Figure 4)."""
+
+    runs: tuple[str, ...]
+    steps: tuple[Positive, ...]
+    """Of pre-training; each a snapshot of every run. The last weights are `body_mesh` itself."""
+
+
 class Report(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     num_examples: Positive
@@ -261,6 +285,8 @@ class Params(Section):
     awaiting: dict[str, Pretrain] = {}
     """Runs that are declared but have data sets that this version does not read."""
     body_mesh: BodyMesh
+    figure_3b: Figure3b
+    figure_4: Figure4
     report: Report
 
     @model_validator(mode="after")
@@ -279,10 +305,18 @@ class Params(Section):
         for name in self.awaiting:
             if not self.waits_for(name):
                 raise ValueError(f"awaiting.{name}: all of its datasets are there; move it to ablations")
-        for key in ("inits", "ablations"):
-            for init in getattr(self.body_mesh, key):
+        for key, inits in (
+            ("body_mesh.inits", self.body_mesh.inits),
+            ("body_mesh.ablations", self.body_mesh.ablations),
+            ("figure_3b.inits", self.figure_3b.inits),
+        ):
+            for init in inits:
                 if init not in checkpoints:
-                    raise ValueError(f"body_mesh.{key}: {init!r} is not one of {sorted(checkpoints)}")
+                    raise ValueError(f"{key}: {init!r} is not one of {sorted(checkpoints)}")
+        for name in self.figure_4.runs:
+            kept = self.pretrain[name].snapshots if name in self.pretrain else ()
+            if missing := sorted(set(self.figure_4.steps) - set(kept)):
+                raise ValueError(f"figure_4.runs: {name!r} is no run with snapshots after {missing} steps")
         return self
 
     def waits_for(self, run: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.layout import PROJECT, Layout
 from pipeline.process import plain
-from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, table_files, tables
+from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, studies, table_files, tables
 from pipeline.reporting.metric_table import MetricTable
 from pipeline.run_spec import Params, load
 
@@ -39,9 +39,10 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     metrics = metric_table.read(layout)
     filled = tables.build(reference, metrics, params, layout)
     outcomes = claims.judge(reference.claims, filled)
-    plots = draw_plots(params, layout, metrics, filled)
+    found = studies.studies(metrics, params)
+    plots = draw_plots(params, layout, metrics, filled, found)
     galleries = pictures.galleries(layout, params)
-    html = page.render(reference, params, layout, metrics, filled, outcomes, plots, galleries)
+    html = page.render(reference, params, layout, metrics, filled, outcomes, plots, found, galleries)
 
     aside = layout.report.with_name(f".{layout.report.name}.{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -51,6 +52,8 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
             table_files.write(table, aside / "tables", layout.root)
         claims.write(outcomes, aside / "claims.csv")
         metrics.write(aside / "metrics.csv", layout.root)
+        for study in found:
+            study.write(aside / "tables" / f"{study.id}.csv", layout.root)
         for name, svg in _named(plots).items():
             (aside / "figures" / f"{name}.svg").write_text(svg)
         for gallery in galleries:
@@ -63,7 +66,13 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     return layout.report / "index.html"
 
 
-def draw_plots(params: Params, layout: Layout, metrics: MetricTable, filled: Mapping[str, tables.Filled]) -> page.Plots:
+def draw_plots(
+    params: Params,
+    layout: Layout,
+    metrics: MetricTable,
+    filled: Mapping[str, tables.Filled],
+    found: Sequence[studies.Study],
+) -> page.Plots:
     """Every plot for which there is something to plot."""
     names = [*params.pretrain, *params.import_weights]
     histories = {
@@ -104,12 +113,14 @@ def draw_plots(params: Params, layout: Layout, metrics: MetricTable, filled: Map
             for name, history in histories.items()
         },
         task_losses=task_losses,
+        studies={study.id: figures.study_curves(study, names) for study in found},
     )
 
 
 def _named(plots: page.Plots) -> dict[str, str]:
     named = {f"pretrain-{name}": svg for name, svg in plots.run_losses.items()}
     named |= {f"{stage}-{run}": svg for (stage, run), svg in plots.task_losses.items()}
+    named |= plots.studies
     named |= {f"losses-{number}": svg for number, svg in enumerate(plots.losses.values())}
     return named | ({"fig3a-seeds": plots.seeds} if plots.seeds else {})
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import heading
 from pipeline.reporting.tables import Cell, Filled
 
@@ -109,6 +110,24 @@ def seeds_beside_paper(filled: Filled, columns: Sequence[str], names: Sequence[s
             axes.margins(x=0.12)
             axes.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(list(positions.values()), [row.label for row in rows])
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def study_curves(study: Study, names: Sequence[str]) -> str:
+    """One panel per metric: means over seeds joined by lines, bands for their intervals."""
+    figure, panels = _figure(8.4, 3.0, len(METRICS))
+    for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
+        for run, points in study.curves.items():
+            shown = [(point.x, point.values[metric]) for point in points if metric in point.values]
+            x, means, stroke = [x for x, _ in shown], [found.mean for _, found in shown], colour(run, names)
+            half = [found.half_width or 0.0 for _, found in shown]
+            axes.plot(x, means, "o-", color=stroke, linewidth=1.6, markersize=4, label=run)
+            low, high = np.array(means) - half, np.array(means) + half
+            axes.fill_between(x, low, high, color=stroke, alpha=0.18, linewidth=0)
+        axes.set(xlabel=study.x, ylabel=f"{name} (mm)")
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    panels[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 

@@ -59,7 +59,11 @@ class MetricsFile(BaseModel):
     init: str | None = None
     init_sha256: str | None = None
     """Weights of `init` that were measured from."""
+    labels: float = 1.0
+    """Share of the training images that were used."""
     run: str | None = None
+    snapshots: dict[str, str] = {}
+    """Steps -> sha256 of the weights a pre-training had then."""
     seed: int | None = None
     checkpoint: Checkpoint | None = None
     params_fingerprint: str | None = None
@@ -70,8 +74,9 @@ class MetricsFile(BaseModel):
 
     @property
     def name(self) -> str:
-        """The checkpoint that was measured."""
-        return self.init or self.run or self.path.stem
+        """The checkpoint that was measured, and on how many labels when not on all."""
+        name = self.init or self.run or self.path.stem
+        return name if self.labels == 1 else f"{name}, {self.labels:.3g} of the labels"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from pipeline.reporting.metric_table import Checkpoint, MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
 from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
 from pipeline.reporting.tables import Cell, Filled
 from pipeline.run_spec import Params, fingerprint
@@ -59,6 +60,8 @@ class Plots:
     """Run -> its own pre-training curve."""
     task_losses: Mapping[tuple[str, str], str]
     """(stage, run) -> the curves of its fine-tunings."""
+    studies: Mapping[str, str]
+    """Id of a study -> its curves."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def render(
     tables: Mapping[str, Filled],
     outcomes: Sequence[Outcome],
     plots: Plots,
+    studies: Sequence[Study],
     galleries: Sequence[Gallery],
 ) -> str:
     """The page as text; the same arguments give the same text."""
@@ -135,6 +139,8 @@ def render(
         mean_pose=mean_pose(metrics),
         any_stale=any(cell.stale for filled in tables.values() for cell in filled.cells.values()),
         plots=plots,
+        studies=studies,
+        study_metrics=METRICS,
         galleries=galleries,
         datasets=data_counts.count(layout, params),
         stages=stage_times(metrics),
@@ -217,7 +223,7 @@ def detail_id(cell: Cell) -> str:
 
 def on_the_way(reference: Reference, metrics: MetricTable) -> list[tuple[MetricsFile, list[tuple[str, Value]]]]:
     """Metrics of stages that fill no table of the paper: pre-training, the parser, the bodies."""
-    in_tables = {task.stage for task in reference.rows.tasks.values()}
+    in_tables = {task.stage for task in reference.rows.tasks.values()} | {"body_mesh_labels"}
     return [
         (file, sorted(file.values.items())) for file in metrics.files if file.stage not in in_tables and file.values
     ]

@@ -182,6 +182,8 @@ class OurRow(Section):
 
 
 class OurTable(Section):
+    remark: str | None = None
+    """A sentence: in what ours is made otherwise than the paper's, at every scale."""
     tasks: dict[str, OurTask] = Field(default_factory=dict)
     rows: dict[str, OurRow]
 

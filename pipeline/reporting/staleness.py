@@ -20,9 +20,11 @@ def why_stale(file: MetricsFile, metrics: MetricTable, params: Params) -> str | 
     start = file.init if file.stage != "pretrain" else _init(file.name, params)
     if start is None:
         return None
-    for trained in metrics.of("pretrain", start):
-        if file.init_sha256 and trained.checkpoint and trained.checkpoint.sha256 != file.init_sha256:
-            return f"{start} was trained again since"
+    run, _, step = start.partition("@")
+    for trained in metrics.of("pretrain", run):
+        now = trained.snapshots.get(step) if step else trained.checkpoint and trained.checkpoint.sha256
+        if file.init_sha256 and trained.checkpoint and now != file.init_sha256:
+            return f"{run} was trained again since"
         if why := why_stale(trained, metrics, params):
             return f"{start}: {why}"
     return None
@@ -34,7 +36,7 @@ def _now(stage: str, name: str, params: Params) -> str | None:
         return parser_fingerprint(params)
     if stage == "pretrain" and name in params.pretrain:
         return pretrain_fingerprint(name, params)
-    return body_mesh_fingerprint(params) if stage == "body_mesh" else None
+    return body_mesh_fingerprint(params) if stage in ("body_mesh", "body_mesh_labels") else None
 
 
 def _init(name: str, params: Params) -> str | None:

@@ -83,6 +83,8 @@ def to_markdown(filled: Filled) -> str:
     """Three columns per metric: paper, ours, whether the paper's order against its default row holds."""
     table = filled.table
     lines = [f"# {table.label}: {table.title}", "", table.setting, ""]
+    if filled.remark:
+        lines += [filled.remark, ""]
     head = ["row"]
     for column in table.columns:
         name = heading(filled, column)
@@ -154,6 +156,8 @@ def to_latex(filled: Filled) -> str:
         [""] + [rf"\multicolumn{{2}}{{c}}{{{latex(heading(filled, column))}}}" for column in table.columns]
     )
     notes = " ".join(f"({number}) {latex(reason)}." for number, reason in enumerate(reasons, start=1))
+    if filled.remark:
+        notes = f"{latex(filled.remark)} {notes}"
     lines = [
         r"\begin{table}",
         rf"\caption{{{latex(f'{table.label}: {table.title}. {table.setting}')} {notes}}}".replace(" }", "}"),

@@ -61,6 +61,8 @@ class Filled:
     cells: dict[tuple[str, str], Cell]
     """By (row id, column id)."""
     confidence: float
+    remark: str | None = None
+    """A sentence: in what ours is made otherwise than the paper's."""
 
     def against_default(self, cell: Cell) -> Comparison | None:
         """Does the paper's order of this row and its default row hold for ours?
@@ -108,6 +110,7 @@ def build(reference: Reference, metrics: MetricTable, params: Params, layout: La
                 for column in table.columns
             },
             params.report.confidence,
+            reference.rows.tables[table.id].remark,
         )
         for table in reference.values.tables
     }

@@ -4,7 +4,8 @@
     python -m pipeline.tasks.body_mesh --params params.yaml --init croco_body
 
 runs every seed of the params file, on processors one per core, `--seed 0` that seed alone. Runs of one seed share
-head weights, batches and augmentation, so initialisations compare in pairs.
+head weights, batches and augmentation, so initialisations compare in pairs. `--init croco_body@600` starts from the
+weights of that run after 600 steps (Fig. 4), `--labels 0.1` takes a tenth of the training images (Fig. 3b).
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ from pipeline.training.team import WHOLE, Share
 logger = logging.getLogger(__name__)
 
 STAGE = "body_mesh"
+FEW_LABELS = "body_mesh_labels"
+"""Stage of runs on a part of the training images."""
 MEAN_POSE = "pa_mpjpe_of_mean_pose"
 """PA-MPJPE of the mean pose of the training bodies: what is below it was read off the image."""
 NUM_PICTURES = 8
@@ -165,8 +168,15 @@ class BodyMeshTask:
         return {"loss": total} | {name: value.detach() for name, value in losses.items()}
 
 
-def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
+def run_name(init: str, seed: int, labels: float) -> tuple[str, str]:
+    """Stage and name of one fine-tuning: where its results lie."""
+    return (STAGE, f"{init}/{seed}") if labels == 1 else (FEW_LABELS, f"{init}/{labels:g}/{seed}")
+
+
+def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: float = 1.0) -> None:
     """Run (or go on with) one fine-tuning; writes task checkpoint, history, metrics and pictures.
+
+    `labels` is the share of the training images that it has, evenly spread over all; steps and batches stay the same.
 
     Does nothing when these lie there already, made from the very same inputs by the same code.
 
@@ -182,18 +192,24 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     fingerprint = run_spec.body_mesh_fingerprint(params)
     start = checkpoints.fingerprint(layout.checkpoint(init))
     files = [provenance.file_fingerprint(path) for path in inputs]
-    key = run_spec.fingerprint(fingerprint, seed, start, files, provenance.code_fingerprint(), str(device))
-    name = f"{init}/{seed}"
-    if provenance.is_measured(layout, STAGE, name, key):
-        logger.info("%s is measured already, from the same inputs: %s", name, layout.metrics(STAGE, name))
+    key = run_spec.fingerprint(fingerprint, seed, labels, start, files, provenance.code_fingerprint(), str(device))
+    stage, name = run_name(init, seed, labels)
+    if provenance.is_measured(layout, stage, name, key):
+        logger.info("%s is measured already, from the same inputs: %s", name, layout.metrics(stage, name))
         return
     body = load_body(layout, spec.train_dataset, "neutral")
     skeleton = Skeleton(body)
     samples = read_samples(
-        layout.records(spec.train_dataset), crops[spec.train_dataset], "train", spec.max_train, skeleton, MAX_BETA
+        layout.records(spec.train_dataset),
+        crops[spec.train_dataset],
+        "train",
+        spec.max_train,
+        skeleton,
+        MAX_BETA,
+        labels,
     )
     network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
-    scratch = layout.scratch(STAGE, f"{init}-{seed}-{key}")
+    scratch = layout.scratch(stage, f"{init}-{seed}-{key}")
     history = train(
         network,
         BodyMeshTask(network, samples, skeleton, spec, seed, device),
@@ -205,7 +221,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
         checkpoint_every=spec.checkpoint_every,
         title=name,
     )
-    folder = layout.task_checkpoint(STAGE, name)
+    folder = layout.task_checkpoint(stage, name)
     facts = provenance.describe(fingerprint, inputs, seed, init=init, init_sha256=start)
     config = {
         "architecture": "body_mesh",
@@ -225,19 +241,22 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     # Which way the mean pose faces is nobody's guess, so only its error after alignment means something.
     constant = evaluate(MeanPose(network.head), tested, body, true_bodies, spec.input_size)
     values[MEAN_POSE] = constant["pa_mpjpe"]
-    draw(layout.pictures(STAGE, name), network, tested, body, spec.input_size)
-    provenance.write_text(layout.history(STAGE, name), history.read_text())
+    draw(layout.pictures(stage, name), network, tested, body, spec.input_size)
+    provenance.write_text(layout.history(stage, name), history.read_text())
     provenance.write_metrics(
         layout,
-        STAGE,
+        stage,
         name,
         values,
         checkpoint=folder,
-        pictures=layout.pictures(STAGE, name),
+        pictures=layout.pictures(stage, name),
         params_fingerprint=fingerprint,
         seconds=time.monotonic() - started,
-        command=f"python -m pipeline.tasks.body_mesh --params {params.params_file} --init {init} --seed {seed}",
+        command=f"python -m pipeline.tasks.body_mesh --params {params.params_file} --init {init} --seed {seed}"
+        + (f" --labels {labels:g}" if labels < 1 else ""),
         init=init,
+        labels=labels,
+        num_train=len(samples),
         init_sha256=start,
         seed=seed,
         key=key,
@@ -245,7 +264,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout) -> None:
     shutil.rmtree(scratch)
 
 
-def every_seed(init: str, params: Params, layout: Layout) -> None:
+def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -> None:
     """`body_mesh` for the seeds of a params file; what lies there of other seeds goes.
 
     On a GPU one after the other, else side by side, one thread each: in sum that is faster than one after the
@@ -254,20 +273,20 @@ def every_seed(init: str, params: Params, layout: Layout) -> None:
     """
     seeds = params.body_mesh.seeds
     for find in (layout.task_checkpoint, layout.pictures, layout.metrics, layout.history):
-        for entry in find(STAGE, f"{init}/{seeds[0]}").parent.glob("*"):
+        for entry in find(*run_name(init, seeds[0], labels)).parent.glob("*"):
             if entry.stem not in map(str, seeds):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     if choose_device().type == "cpu":
-        side_by_side([partial(one_seed, init, seed, params, layout) for seed in seeds], num_cores())
+        side_by_side([partial(one_seed, init, seed, params, layout, labels) for seed in seeds], num_cores())
     else:
         for seed in seeds:
-            body_mesh(init, seed, params, layout)
+            body_mesh(init, seed, params, layout, labels)
 
 
-def one_seed(init: str, seed: int, params: Params, layout: Layout) -> None:
+def one_seed(init: str, seed: int, params: Params, layout: Layout, labels: float) -> None:
     """`body_mesh` as a command: raises SystemExit with one line where its user can mend what is wrong."""
     with plain_errors(f"body_mesh {init} seed {seed}"):
-        body_mesh(init, seed, params, layout)
+        body_mesh(init, seed, params, layout, labels)
 
 
 def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -> BodyMeshNetwork:
@@ -377,9 +396,16 @@ def draw(folder: Path, network: BodyMeshNetwork, samples: Samples, body: BodyMod
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tasks.body_mesh", description=__doc__.split("\n\n")[0])
     parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
-    parser.add_argument("--init", required=True, help="checkpoint to start from: a row of import_weights or pretrain")
+    parser.add_argument(
+        "--init",
+        required=True,
+        help="checkpoint to start from: a row of import_weights or pretrain, or RUN@STEP, a snapshot of a run",
+    )
+    parser.add_argument("--labels", type=float, default=1.0, help="share of the training images (default: all)")
     parser.add_argument("--seed", type=int, help="seed of head, batches and augmentation (default: all)")
     arguments = parser.parse_args()
+    if not 0 < arguments.labels <= 1:
+        parser.error(f"--labels must be above 0 and at most 1, not {arguments.labels:g}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
     # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
@@ -388,9 +414,9 @@ def main() -> None:
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)
         if arguments.seed is None:
-            every_seed(arguments.init, params, layout)
+            every_seed(arguments.init, params, layout, arguments.labels)
         else:
-            one_seed(arguments.init, arguments.seed, params, layout)
+            one_seed(arguments.init, arguments.seed, params, layout, arguments.labels)
 
 
 if __name__ == "__main__":

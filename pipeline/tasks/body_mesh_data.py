@@ -98,11 +98,18 @@ class View:
 
 
 def read_samples(
-    records: Path, crops: Path, split: str, limit: int, skeleton: Skeleton, max_beta: float | None = None
+    records: Path,
+    crops: Path,
+    split: str,
+    limit: int,
+    skeleton: Skeleton,
+    max_beta: float | None = None,
+    share: float = 1.0,
 ) -> Samples:
     """Up to `limit` samples of a split, evenly spread over the records that have a crop and a body.
 
     Args:
+        share: take this part of them only, evenly spread as well.
         max_beta: replace shapes beyond it by the mean shape (pseudo-labels); None keeps all.
 
     Raises:
@@ -128,8 +135,9 @@ def read_samples(
         raise ManifestError(
             f"{records}: no record of split {split!r} has body parameters, a camera and a crop in {crops}"
         )
-    if len(rows) > limit:
-        chosen = np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)
+    count = max(1, round(share * min(limit, len(rows))))
+    if len(rows) > count:
+        chosen = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
         table, rows = table.take(pa.array(chosen)), rows[chosen]
     squares = [store.square(int(row)) for row in rows]
     centres = torch.tensor([(square.cx, square.cy) for square in squares])

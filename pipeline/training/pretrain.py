@@ -116,6 +116,16 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     previews = None
     if run.method != "keypoints" and run.num_previews and team.leads:
         previews = Previews(scratch / "previews", model, pool, run)
+    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
+    snapshots = {step: scratch / "snapshots" / str(step) for step in run.snapshots}
+
+    def watch(done: int) -> None:
+        if previews is not None:
+            previews.draw(done)
+        if done in snapshots:
+            _take_over(model, network)
+            checkpoints.save(snapshots[done], model, provenance=facts | {"steps": done})
+
     history = train(
         network,
         task,
@@ -130,16 +140,14 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         ema=run.ema,
         fuse=[part for part in network.modules() if run.compile and isinstance(part, (EncoderBlock, DecoderBlock))],
         samples=run.batch,
-        watch=previews.draw if previews else None,
+        watch=watch,
         team=team,
     )
     if not team.leads:
         return
     network.cpu()
     model.cpu()
-    if isinstance(network, KeypointNetwork):
-        # The decoder stays as it was: whoever reads CroCo's checkpoints reads this one.
-        model.load_state_dict(network.encoder.state_dict(), strict=False)
+    _take_over(model, network)
     values: dict[str, Value] = {}
     drawn: Drawn = {}
     if run.method != "keypoints":
@@ -151,11 +159,12 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         longer_side = params.crops.size / params.crops.scale
         values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
         drawn |= keypoint_pictures(network, pool, keypoints)
-    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
     card = model_card(name, params, layout, model, pairs=pool.counts, values=values, facts=facts)
     checkpoints.save(layout.checkpoint(name), model, provenance=facts, card=card)
     if isinstance(network, LearnsKeypoints):
         checkpoints.save(layout.checkpoint(name) / KEYPOINT_HEAD, network.head, provenance=facts)
+    for step, snapshot in snapshots.items():
+        shutil.copytree(snapshot, layout.checkpoint(f"{name}@{step}"))
     save_pictures(layout.pictures(STAGE, name), drawn)
     provenance.write_text(layout.history(STAGE, name), history.read_text())
     provenance.write_metrics(
@@ -171,9 +180,17 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         run=name,
         seed=run.seed,
         pairs=pool.counts,
+        snapshots={str(step): checkpoints.fingerprint(snapshot) for step, snapshot in snapshots.items()},
         speed=json.loads((scratch / "live" / "speed.json").read_text()),
     )
     shutil.rmtree(scratch)
+
+
+def _take_over(model: CroCo | MAE, network: nn.Module) -> None:
+    """The weights that `network` has learned become those of `model`, where it does not train the model itself."""
+    if isinstance(network, KeypointNetwork):
+        # The decoder stays as it was: whoever reads CroCo's checkpoints reads this one.
+        model.load_state_dict(network.encoder.state_dict(), strict=False)
 
 
 def _mention_other_states(name: str, scratch: Path) -> None:

@@ -39,6 +39,10 @@ def small_params() -> dict[str, Any]:
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
     for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
+    for run in params["pretrain"].values():
+        run["snapshots"] = [6, 12]
+    params["figure_3b"] |= {"inits": ["random", "croco_body"], "shares": [0.5]}
+    params["figure_4"] |= {"runs": ["croco_body"], "steps": [6, 12]}
     params["body_mesh"] |= {"seeds": [0, 1], "steps": 6, "batch": 8, "warmup_steps": 1, "checkpoint_every": 3}
     return params
 

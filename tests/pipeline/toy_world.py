@@ -98,11 +98,14 @@ def write_pool(
 
 
 def small_params(tmp: Path, **changes: object) -> tuple[Params, Path]:
-    """params.yaml of the project with a scale of its own and sections changed; and the file it was written to.
+    """params.yaml of the project with a scale of its own, no snapshots, and sections changed; and the file of it.
 
     `changes` maps dotted keys, with `__` for the dot, to values.
     """
     content = run_spec.load(PROJECT / "params.yaml").model_dump(mode="json") | {"scale": "test"}
+    content["figure_4"] = {"runs": [], "steps": []}
+    for run in content["pretrain"].values():
+        run["snapshots"] = []
     for key, value in changes.items():
         *path, last = key.split("__")
         section = content

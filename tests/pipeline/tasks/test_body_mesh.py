@@ -58,6 +58,20 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, in
     assert len(list(pictures.glob("*.png"))) == len(json.loads((pictures / "captions.json").read_text())) == 8
 
 
+def test_a_part_of_the_labels_is_spread_over_all_and_lies_apart(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    body_mesh("random", 3, params, layout, labels=0.25)
+    path = layout.metrics("body_mesh_labels", "random/0.25/3")
+    assert read_file(path, "test").labels == 0.25
+    content = json.loads(path.read_text())
+    assert content["num_train"] == 5
+    assert content["command"].endswith("--init random --seed 3 --labels 0.25")
+    skeleton = Skeleton(load_body(layout.smpl))
+    files = layout.records("coco_part_eft"), layout.crops("body_mesh", "coco_part_eft")
+    every, some = (read_samples(*files, "train", 20, skeleton, share=share).frame_ids for share in (1.0, 0.25))
+    assert some == [every[place] for place in (0, 5, 10, 14, 19)]
+
+
 def test_what_is_measured_already_is_measured_again_only_when_something_changed(layout: Layout) -> None:
     params, _ = small_params(layout.root, **SMALL)
     written = [layout.metrics("body_mesh", "random/4"), layout.history("body_mesh", "random/4"),

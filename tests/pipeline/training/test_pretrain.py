@@ -31,7 +31,7 @@ SMALL = {
     for run in RUNS
     for key, value in {
         "steps": STEPS, "warmup_steps": 2, "batch": 8, "checkpoint_every": 3, "heldout": 0.2, "precision": "fp32",
-        "datasets": {"synthetic": 2.0, "aist": 1.0},
+        "snapshots": (4, 8), "datasets": {"synthetic": 2.0, "aist": 1.0},
     }.items()
 }  # fmt: skip
 
@@ -64,6 +64,11 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     provenance = json.loads((layout.checkpoint(run) / "provenance.json").read_text())
     assert provenance["init"] == params.pretrain[run].init
     assert provenance["seed"] == 0
+    snapshots = {step: checkpoints.fingerprint(layout.checkpoint(f"{run}@{step}")) for step in (4, 8)}
+    assert metrics.snapshots == {str(step): digest for step, digest in snapshots.items()}
+    assert len({metrics.checkpoint.sha256, *snapshots.values()}) == 3
+    on_the_way = json.loads((layout.checkpoint(f"{run}@8") / "provenance.json").read_text())
+    assert on_the_way == provenance | {"steps": 8}
     (picture, *_) = sorted(layout.pictures("pretrain", run).glob("*.png"))
     assert Image.open(picture).size == ((512, 256) if run == "croco_body" else (384, 128))
     known = json.loads(layout.metrics("pretrain", run).read_text())["pictures"]["fingerprint"]
@@ -102,7 +107,8 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, 
             process.wait()
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
         assert ("going on from step" in done.stderr) == kill
-        digests.append(checkpoints.fingerprint(layout.checkpoint("croco_body")))
+        kept = ("croco_body", "croco_body@4", "croco_body@8")
+        digests.append([checkpoints.fingerprint(layout.checkpoint(name)) for name in kept])
     assert digests[0] == digests[1]
 
 

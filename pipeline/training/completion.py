@@ -92,7 +92,8 @@ def reference_use(model: CroCo | MAE, pairs: PairBatch, normalize: bool, chunk: 
     """Completion loss of held-out pairs: with the true reference, a black one, and another pair's.
 
     The differences measure what the second image adds. MAE, which takes none, has `true` alone,
-    measured with the very masks CroCo is measured with.
+    measured with the very masks CroCo is measured with. Each comes again, as `<name>/human`, for the
+    hidden patches that show the person, where silhouettes tell.
     """
     was_training = model.training
     model.eval()
@@ -111,8 +112,10 @@ def reference_use(model: CroCo | MAE, pairs: PairBatch, normalize: bool, chunk: 
             per_human = (errors * human).sum() if human.any() else errors.sum() * 0
             sums[f"{name}/human"] = sums.get(f"{name}/human", 0.0) + float(per_human)
     model.train(was_training)
-    num_human = max(1, int((pairs.hidden & pairs.human).sum()))
-    return {name: total / (num_human if name.endswith("/human") else len(pairs)) for name, total in sums.items()}
+    num_human = int((pairs.hidden & pairs.human).sum())
+    means = {name: total / len(pairs) for name, total in sums.items() if not name.endswith("/human")}
+    # Pairs without silhouettes, those of hands, have no such part.
+    return means | {name: total / num_human for name, total in sums.items() if name.endswith("/human") and num_human}
 
 
 @torch.no_grad()

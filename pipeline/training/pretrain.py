@@ -81,7 +81,9 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     """
     started = time.monotonic()
     if name not in params.pretrain:
-        raise ParamsError(f"no run {name!r} under pretrain or ablations; there are {', '.join(params.pretrain)}")
+        if waits_for := params.waits_for(name):
+            raise ParamsError(f"{name} waits for {', '.join(waits_for)}, which this version does not read yet")
+        raise ParamsError(f"no run {name!r} is declared; there are {', '.join(params.pretrain)}")
     run = params.pretrain[name]
     device = choose_device()
     model = initial_model(name, run, layout).to(device)
@@ -356,9 +358,13 @@ def _work(name: str, params: Params, team: Team) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.training.pretrain", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.training.pretrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
-    parser.add_argument("--run", required=True, help="row of `pretrain` (or `ablations`) to run")
+    parser.add_argument("--run", required=True, help="row of `pretrain`, `ablations` or `keypoints` to run")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()

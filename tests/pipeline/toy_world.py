@@ -61,7 +61,12 @@ def write_keypoints(layout: Layout, dataset: str, people: int) -> None:
 
 
 def write_pool(
-    layout: Layout, dataset: str, people: int, kinds: tuple[str, ...] = ("view",), masks: bool = True
+    layout: Layout,
+    dataset: str,
+    people: int,
+    kinds: tuple[str, ...] = ("view",),
+    masks: bool = True,
+    pool: str = "body",
 ) -> None:
     """Crops and pairs of one dataset: every two neighbouring frames of a person are a pair of each kind."""
     crops, pairs = [], []
@@ -93,8 +98,8 @@ def write_pool(
                         "baseline_degrees": None,
                     }
                 )
-    write_crops(layout.crops("body", dataset), crops, STORED)
-    write_pairs(pairs, layout.pairs("body", dataset))
+    write_crops(layout.crops(pool, dataset), crops, STORED)
+    write_pairs(pairs, layout.pairs(pool, dataset))
 
 
 def small_params(tmp: Path, **changes: object) -> tuple[Params, Path]:

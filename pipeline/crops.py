@@ -244,6 +244,11 @@ class CropStore:
         packed = self._cell("silhouette", row)
         if packed is None:
             return None
+        if len(packed) != (self.size * self.size + 7) // 8:
+            raise CropsError(
+                f"{self.path}: the silhouette of row {row} has {len(packed)} bytes, not {self.size} x {self.size} bits; "
+                "delete the file and run `dvc repro`"
+            )
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=self.size * self.size)
         return bits.reshape(self.size, self.size).astype(bool)
 

@@ -131,6 +131,11 @@ class PairPool:
         for index, (source, manifest) in enumerate(zip(sources, self._manifests, strict=True)):
             if not len(manifest):
                 logger.warning("left out: %s, it has no pairs", source.name)
+            elif manifest.last_crop >= (available := len(self._pixels[index])):
+                raise ManifestError(
+                    f"{source.pairs} names crop {manifest.last_crop}, but {source.crops} has {available}: they are not "
+                    "of one making; `dvc repro` makes the pairs again"
+                )
             for kind, weight in kinds.items():
                 rows, apart = manifest.rows(kind, heldout)
                 if len(rows):
@@ -262,6 +267,10 @@ class _Manifest:
 
     def __len__(self) -> int:
         return len(self._ranks)
+
+    @property
+    def last_crop(self) -> int:
+        return int(max(self._targets.max(), self._references.max()))
 
     def crops(self, row: int) -> tuple[int, int]:
         """Rows of target and reference of a pair in the crops file."""

@@ -210,3 +210,16 @@ def test_a_row_that_breaks_a_rule_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="silhouette has 5 bytes"):
         write_crops(tmp_path / "a.arrow", [*good, bad], SIZE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silhouette_of_another_size_in_a_file_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "crops.arrow"
+    write_crops(path, make_crops(1), SIZE)
+    with pa.ipc.open_file(path) as reader:
+        table = reader.read_all()
+    shorter = pa.array([bytes(5)], pa.binary())
+    changed = table.set_column(table.schema.get_field_index("silhouette"), table.schema.field("silhouette"), shorter)
+    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(changed)
+    with pytest.raises(CropsError, match="the silhouette of row 0 has 5 bytes, not 16 x 16 bits"):
+        CropStore(path).silhouette(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_a_kind_left_out_is_never_drawn(layout: Layout) -> None:
 def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout: Layout) -> None:
     with pytest.raises(ManifestError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
         pool(layout, {"synthetic": 1}, {"pose": 1.0})
+
+
+def test_pairs_of_crops_that_are_gone_are_refused(layout: Layout, tmp_path: Path) -> None:
+    other = Layout("test", tmp_path)
+    write_pool(other, "synthetic", 6)
+    mixed = Source("synthetic", layout.pairs("body", "synthetic"), other.crops("body", "synthetic"), 1.0)
+    with pytest.raises(ManifestError, match=r"synthetic\.parquet names crop 47, but .* has 24: they are not of one"):
+        PairPool([mixed], {"view": 1.0}, heldout=0.0, size=64, masking=MASKING, jitter=0.4, seed=0)
 
 
 def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Layout) -> None:

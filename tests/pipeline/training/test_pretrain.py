@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,8 @@ import torch
 from PIL import Image
 
 from models import checkpoints
-from pipeline.layout import PROJECT, Layout
+from pipeline import run_spec
+from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
 from pipeline.training.completion import black_like, plain, to_uint8
@@ -23,8 +21,11 @@ from pipeline.training.pretrain import pretrain
 from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
+from tests.pipeline.training.programs import end, start_team, wait_for
 
 RUNS = ("croco_body", "mae_body")
+LOSS_TOLERANCE = 1e-4
+"""Of losses of the same run in another order of additions, after a dozen steps of Muon."""
 STEPS = 12
 SMALL = {
     f"pretrain__{run}__{key}": value
@@ -45,6 +46,23 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     for name in ("random", "random_mae"):
         import_weights(name, layout, params.import_weights[name])
     return layout
+
+
+@pytest.mark.parametrize("run", ["croco_hand", "mae_hand"])
+def test_hands_are_learned_from_their_own_pool_without_silhouettes(layout: Layout, run: str) -> None:
+    small = {"steps": 4, "warmup_steps": 1, "batch": 8, "heldout": 0.2, "precision": "fp32"}
+    params, _ = small_params(layout.root, **{f"pretrain__{run}__{key}": value for key, value in small.items()})
+    write_pool(layout, "interhand", 12, ("view", "pose"), masks=False, pool="hand")
+    pretrain(run, params, layout)
+    values = read_file(layout.metrics("pretrain", run), "test").values
+    assert values["heldout_loss"].value > 0
+    assert not [name for name in values if name.endswith("_human")]
+
+
+def test_a_run_whose_data_is_not_read_yet_says_what_it_waits_for(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    with pytest.raises(ParamsError, match="croco_hand_varied waits for dexycb, ho3d, hanco, which this version"):
+        pretrain("croco_hand_varied", params, layout)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -69,7 +87,18 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert len({metrics.checkpoint.sha256, *snapshots.values()}) == 3
     on_the_way = json.loads((layout.checkpoint(f"{run}@8") / "provenance.json").read_text())
     assert on_the_way == provenance | {"steps": 8}
-    (picture, *_) = sorted(layout.pictures("pretrain", run).glob("*.png"))
+    card = (layout.checkpoint(run) / "README.md").read_text()
+    assert f"# {run}, scale test" in card
+    assert f"heldout_loss | {metrics.values['heldout_loss'].value:.4f}" in card
+    for value in provenance["inputs"].values():
+        assert f"`{value}`" in card
+    speed = json.loads(layout.metrics("pretrain", run).read_text())["speed"]
+    assert speed["samples_per_second"] > 0
+    previews = sorted(layout.pictures("pretrain", run).glob("training_*.png"))
+    assert [path.stem for path in previews] == [f"training_{step:09d}" for step in (2, 5, 7, 10)]
+    assert Image.open(previews[0]).size == ((512, 384) if run == "croco_body" else (384, 384))
+    assert len({path.read_bytes() for path in previews}) == 4
+    (picture, *_) = sorted(layout.pictures("pretrain", run).glob("completion_*.png"))
     assert Image.open(picture).size == ((512, 256) if run == "croco_body" else (384, 128))
     known = json.loads(layout.metrics("pretrain", run).read_text())["pictures"]["fingerprint"]
     assert known == folder_fingerprint(picture.parent)
@@ -78,38 +107,95 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert not layout.scratch("pretrain", "").parent.exists() or not list((layout.root / ".scratch").iterdir())
 
 
-def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # The same data seen from two project folders, so that neither finds the other's scratch.
-    digests = []
-    for kill in (False, True):
-        root = tmp_path / f"root-{kill}"
-        (root / "data").mkdir(parents=True)
-        (root / "data" / "test").symlink_to(layout.data)
-        _, path = small_params(root, **SMALL)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.pipeline.training.toy_runs",
-            "pretrain",
-            str(path),
-            str(root),
-            "croco_body",
-        ]
-        if kill:
-            process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
-            end = time.monotonic() + 120
-            while not list(root.glob(".scratch/*/step-*.pt")):
-                assert process.poll() is None, "ended before it could be killed"
-                assert time.monotonic() < end
-                time.sleep(0.005)
-            process.kill()
-            process.wait()
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-        assert ("going on from step" in done.stderr) == kill
-        kept = ("croco_body", "croco_body@4", "croco_body@8")
-        digests.append([checkpoints.fingerprint(layout.checkpoint(name)) for name in kept])
-    assert digests[0] == digests[1]
+def sibling(layout: Layout, root: Path, **changes: object) -> tuple[Layout, Path]:
+    """Another project with the same inputs, so that neither finds the other's scratch; and its params file."""
+    data = root / "data" / "test"
+    (data / "checkpoints").mkdir(parents=True)
+    for name in ("pairs", "crops", "checkpoints/random", "checkpoints/random_mae"):
+        (data / name).symlink_to(layout.data / name)
+    _, path = small_params(root, **SMALL | changes)
+    return Layout("test", root), path
+
+
+def run_here(project: tuple[Layout, Path], run: str) -> None:
+    here, path = project
+    pretrain(run, run_spec.load(path), here)
+
+
+def start_processes(size: int, project: tuple[Layout, Path], run: str) -> list[subprocess.Popen[str]]:
+    here, path = project
+    return start_team(size, "pretrain", path, here.root, run)
+
+
+def losses(project: tuple[Layout, Path], run: str) -> list[float]:
+    return [line["loss"] for line in read_history(project[0].history("pretrain", run))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, tmp_path: Path, size: int) -> None:
+    calm, killed = sibling(layout, tmp_path / "calm"), sibling(layout, tmp_path / "killed")
+    codes, errors = end(start_processes(size, calm, "croco_body"))
+    assert codes == [0] * size, errors
+    processes = start_processes(size, killed, "croco_body")
+    wait_for(lambda: list(tmp_path.glob("killed/.scratch/*/step-*.pt")))
+    for process in processes:
+        assert process.poll() is None, "ended before it could be killed"
+        process.kill()
+    end(processes)
+    codes, errors = end(start_processes(size, killed, "croco_body"))
+    assert codes == [0] * size, errors
+    assert "going on from step" in errors[0]
+    results = [
+        {
+            path.relative_to(here.data): path.read_bytes()
+            for folder in (here.checkpoint("croco_body"), here.pictures("pretrain", "croco_body"))
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for here, _ in (calm, killed)
+    ]
+    assert [path.name for path in results[0]].count("model.safetensors") == 3  # two of them on the way
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_have_the_loss_curve_of_one(layout: Layout, tmp_path: Path, run: str) -> None:
+    alone, together = sibling(layout, tmp_path / "alone"), sibling(layout, tmp_path / "together")
+    run_here(alone, run)
+    codes, errors = end(start_processes(2, together, run))
+    assert codes == [0, 0], errors
+    assert losses(together, run) == pytest.approx(losses(alone, run), rel=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_micro_batches_have_the_loss_curve_of_the_whole_batch(layout: Layout, tmp_path: Path, run: str) -> None:
+    whole = sibling(layout, tmp_path / "whole")
+    parts = sibling(layout, tmp_path / "parts", **{f"pretrain__{run}__accumulate": 4})
+    run_here(whole, run)
+    run_here(parts, run)
+    assert losses(parts, run) == pytest.approx(losses(whole, run), rel=LOSS_TOLERANCE)
+
+
+def test_an_average_of_the_weights_is_another_checkpoint_of_the_same_training(layout: Layout, tmp_path: Path) -> None:
+    last, mean = sibling(layout, tmp_path / "last"), sibling(layout, tmp_path / "mean", pretrain__croco_body__ema=0.9)
+    run_here(last, "croco_body")
+    run_here(mean, "croco_body")
+    assert losses(mean, "croco_body") == losses(last, "croco_body")
+    assert len({checkpoints.fingerprint(here.checkpoint("croco_body")) for here, _ in (last, mean)}) == 2
+
+
+def test_what_a_run_of_other_settings_left_is_named_with_how_to_remove_it(
+    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, path = sibling(layout, tmp_path)
+    left = here.scratch("pretrain", "croco_body-0123456789abcdef")
+    for folder in (left, here.scratch("pretrain", "croco_body_uniform-0123456789abcdef")):
+        folder.mkdir(parents=True)
+    run_here((here, path), "croco_body")
+    (said,) = [record.getMessage() for record in caplog.records if "starts afresh" in record.getMessage()]
+    assert said.endswith(f"to remove it: rm -r {left}")
 
 
 def test_a_network_that_is_not_the_initial_weights_is_refused_by_name(layout: Layout) -> None:

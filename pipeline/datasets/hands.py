@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import bodies
 from pipeline.datasets.keypoints import HAND21_FROM_MANO
-from pipeline.motions.gestures import gestures, to_mano, turns
+from pipeline.motions.gestures import gestures, to_mano, turns, wander
 from pipeline.rendering.cameras import Camera
 from pipeline.rendering.clothes import Look
 from pipeline.rendering.hand_skin import random_hand_look
@@ -144,9 +144,8 @@ class Hands:
         own = turns(rng, times)
         hand = resting * own
         forearm = (resting * Rotation.from_rotvec(FOREARM_FOLLOWS * own.as_rotvec())).apply(TO_ELBOW)
-        place = DRIFT / 0.5 * turns(rng, times).as_rotvec()
         pose = to_mano(gestures(rng, times), np.array(list(self.surface.axes.values())))
-        posed = self._pose(hand, pose, place, betas, forearm, cuff)
+        posed = self._pose(hand, pose, wander(rng, times, DRIFT), betas, forearm, cuff)
         return posed if side == "right" else posed.mirrored()
 
     def _pose(self, turn: Rotation, pose: Array, place: Array, betas: Array, forearm: Array, cuff: float) -> PosedHand:

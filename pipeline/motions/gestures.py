@@ -52,10 +52,15 @@ def gestures(rng: np.random.Generator, times: Array) -> Array:
     return limited(PchipInterpolator(knots, keys)(times).reshape(len(times), len(FINGERS), len(ANGLES)))
 
 
+def wander(rng: np.random.Generator, times: Array, spread: float) -> Array:
+    """(T, 3) a point that moves from one random place to the next; `spread`: its standard deviation along each axis."""
+    knots, keys = _keys(rng, float(times[-1]), lambda: rng.normal(0, spread, 3))
+    return np.asarray(PchipInterpolator(knots, keys)(times))
+
+
 def turns(rng: np.random.Generator, times: Array) -> Rotation:
     """T rotations of the hand about a resting attitude, the identity on average: slow turns of wrist and forearm."""
-    knots, keys = _keys(rng, float(times[-1]), lambda: rng.normal(0, TURN_SPREAD, 3))
-    return Rotation.from_rotvec(np.radians(PchipInterpolator(knots, keys)(times)))
+    return Rotation.from_rotvec(np.radians(wander(rng, times, TURN_SPREAD)))
 
 
 def limited(angles: Array) -> Array:

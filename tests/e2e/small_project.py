@@ -19,6 +19,7 @@ STANDINS = {
     "3dpw": {"train_sequences": 2, "val_sequences": 1, "test_sequences": 2, "frames": 4},
     "synthetic": {"scenes": 16, "cameras": 3},
     "coco_part_eft": {"images": 24},
+    "interhand": {"captures": 2, "sequences": 3, "frames": 4, "cameras": 3, "side": 128},
 }
 MISSING = "penn_action"
 """Neither present nor stood in for, as it may be at scale `paper`."""

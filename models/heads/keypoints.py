@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.blocks import LayerNorm
 from models.patches import unpatchify
 
 SIGMA = 8 / 224
@@ -19,9 +20,11 @@ COVERED = 2 * math.pi * SIGMA**2
 
 
 class KeypointHead(nn.Module):
-    """Linear map of each token to the heat-map values of its patch: (B, N, C) -> (B, K, S, S) logits.
+    """Norm and linear map of each token to the heat-map values of its patch: (B, N, C) -> (B, K, S, S) logits.
 
-    The counterpart of the linear prediction of pixels in completion.
+    The counterpart of the linear prediction of pixels in completion. The norm leaves the encoder's tokens at their
+    scale: logits reach far, and without it tokens grow to more than twice their size, from which the regressor of
+    body meshes diverges.
 
     Args:
         width: channels C of a token.
@@ -34,17 +37,19 @@ class KeypointHead(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = dict(width=width, patch_size=patch_size, grid=grid, num_keypoints=num_keypoints)
         self.patch_size, self.grid = patch_size, (grid, grid)
+        self.norm = LayerNorm(width)
         self.linear = nn.Linear(width, num_keypoints * patch_size**2)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw new weights: Xavier uniform with gain 0.01, so that all starts at the mean of the targets."""
+        self.norm.reset_parameters()
         nn.init.xavier_uniform_(self.linear.weight, gain=0.01, generator=generator)
         nn.init.constant_(self.linear.bias, math.log(COVERED / (1 - COVERED)))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Raises ValueError when the tokens do not fill the grid."""
-        return unpatchify(self.linear(tokens), self.patch_size, self.grid)
+        return unpatchify(self.linear(self.norm(tokens)), self.patch_size, self.grid)
 
 
 def draw_heatmaps(points: Tensor, size: int) -> Tensor:

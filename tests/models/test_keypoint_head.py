@@ -70,11 +70,18 @@ def test_the_head_lays_each_patch_where_it_lies_and_starts_at_the_mean_of_the_ta
     assert heat.shape == (1, 13, 12, 12)
     assert torch.allclose(heat, torch.tensor(COVERED), rtol=1e-4)
     tokens = torch.zeros(1, 9, 8)
-    tokens[0, 5] = 1.0  # second row, third column
+    tokens[0, 5] = torch.arange(8.0)  # second row, third column
     changed = (head(tokens).sigmoid() != heat).any(dim=1)[0]
     assert changed[4:8, 8:12].any()
     changed[4:8, 8:12] = False
     assert not changed.any()
+
+
+def test_how_large_tokens_are_is_nothing_to_the_head() -> None:
+    head = KeypointHead(width=8, patch_size=4, grid=3)
+    tokens = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(head(tokens), head(7 * tokens), atol=1e-5)
+    assert not torch.allclose(head(tokens), head(-tokens), atol=1e-3)
 
 
 def test_a_head_lies_in_the_checkpoint_of_its_network_and_both_load(tmp_path: Path) -> None:

@@ -64,15 +64,15 @@ class Masking:
 
 
 @dataclass(frozen=True)
-class PairBatch:
-    """Tensors of B pairs, on any device."""
+class Draw:
+    """All that chance decides about B pairs: a batch but for its pixels. Tensors on any device."""
 
     pairs: Tensor
     """(B, 2) int64: number of the source, row of its manifest; see `PairPool.ids`."""
-    target: Tensor
-    """(B, S, S, 3) uint8 RGB, the image to complete."""
-    reference: Tensor
-    """(B, S, S, 3) uint8 RGB, seen whole."""
+    target_cut: Tensor
+    """(B, 4) int64, where the target's pixels lie: source, row of its crops file, top and left there in px."""
+    reference_cut: Tensor
+    """Likewise for the reference."""
     target_colours: Tensor
     """(B, 3) factors for `augment.jitter_and_normalize`."""
     reference_colours: Tensor
@@ -80,13 +80,19 @@ class PairBatch:
     """(B, N) bool: patches of the target that show the person; all False where not known."""
     hidden: Tensor
     """(B, N) bool."""
-    target_cut: Tensor
-    """(B, 4) int64, where the target's pixels lie: source, row of its crops file, top and left there in px."""
-    reference_cut: Tensor
-    """Likewise for the reference."""
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class PairBatch(Draw):
+    """A draw with its pixels."""
+
+    target: Tensor
+    """(B, S, S, 3) uint8 RGB, the image to complete."""
+    reference: Tensor
+    """(B, S, S, 3) uint8 RGB, seen whole."""
 
     def to(self, device: torch.device) -> PairBatch:
         return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
@@ -150,6 +156,7 @@ class PairPool:
                 "get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
             )
         self._order = Order([len(rows) for _, rows in self._cells], weights, seed)
+        self._last: tuple[tuple[int, int], Draw] | None = None
 
     @property
     def epoch(self) -> int:
@@ -161,15 +168,10 @@ class PairPool:
 
         With a `part`, those of the batch alone: the very ones, masks included, that they are in the whole.
         """
-        cells, picks = self._order.draw(step * batch, batch)
-        chosen = np.array(
-            [
-                (self._cells[cell][0], self._cells[cell][1][pick])
-                for cell, pick in zip(cells.tolist(), picks.tolist(), strict=True)
-            ]
-        )
-        rng = np.random.default_rng([self._seed, step])
-        return self._assemble(chosen, rng, swap=rng.random(batch) < 0.5, part=part)
+        # Whoever takes a step in parts draws it once.
+        if self._last is None or self._last[0] != (step, batch):
+            self._last = (step, batch), self._draw_step(step, batch)
+        return self._see(self._last[1], part)
 
     def validation(self, count: int) -> PairBatch | None:
         """Up to `count` held-out pairs, dataset by dataset, always the same; None when none are held out.
@@ -188,47 +190,51 @@ class PairPool:
                 for cell, place in zip(cells.tolist(), places.tolist(), strict=True)
             ]
         )
-        return self._assemble(chosen, rng, swap=None)
+        return self._see(self._draw(chosen, rng, swap=None))
 
     def ids(self, batch: PairBatch) -> list[str]:
         """The `pair_id` of every pair."""
         return [self._manifests[source].ids[row] for source, row in batch.pairs.tolist()]
 
-    def _assemble(
-        self,
-        chosen: NDArray[np.int64],
-        rng: np.random.Generator,
-        swap: NDArray[np.bool_] | None,
-        part: slice = ALL,
-    ) -> PairBatch:
-        """Pairs given as (source, row); `swap` None = as validation shows them.
+    def _draw_step(self, step: int, batch: int) -> Draw:
+        cells, picks = self._order.draw(step * batch, batch)
+        chosen = np.array(
+            [
+                (self._cells[cell][0], self._cells[cell][1][pick])
+                for cell, pick in zip(cells.tolist(), picks.tolist(), strict=True)
+            ]
+        )
+        rng = np.random.default_rng([self._seed, step])
+        return self._draw(chosen, rng, swap=rng.random(batch) < 0.5)
 
-        Chance, and with it the number of visible patches, is that of all pairs; pixels are of the `part` alone.
-        """
+    def _draw(self, chosen: NDArray[np.int64], rng: np.random.Generator, swap: NDArray[np.bool_] | None) -> Draw:
+        """Pairs given as (source, row); `swap` None = as validation shows them."""
         sources = chosen[:, 0]
         crops = np.array([self._manifests[source].crops(row) for source, row in chosen.tolist()])
         if swap is not None:
             crops = np.where(swap[:, None], crops[:, ::-1], crops)
         corners = [self._corners(sources, rng, centred=swap is None) for _ in range(2)]
-        silhouettes = self._cut(CropPixels.silhouettes, sources, crops[:, 0], corners[0])
-        target, reference = (
-            self._cut(CropPixels.images, sources[part], crops[part, role], corners[role][part]) for role in range(2)
-        )
+        cuts = [torch.from_numpy(np.column_stack([sources, crops[:, role], corners[role]])) for role in range(2)]
         colours = [random_colours(rng, len(chosen), 0.0 if swap is None else self._jitter) for _ in range(2)]
-        human = torch.from_numpy(human_patches(silhouettes, self._masking.patch))
+        human = torch.from_numpy(human_patches(self._cut(CropPixels.silhouettes, cuts[0]), self._masking.patch))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        cuts = [np.column_stack([sources, crops[:, role], corners[role]])[part] for role in range(2)]
-        return PairBatch(
-            pairs=torch.from_numpy(chosen[part]),
-            target=torch.from_numpy(target),
-            reference=torch.from_numpy(reference),
-            target_colours=torch.from_numpy(colours[0][part]),
-            reference_colours=torch.from_numpy(colours[1][part]),
-            human=human[part],
-            hidden=self._masking.hide(human, generator)[part],
-            target_cut=torch.from_numpy(cuts[0]),
-            reference_cut=torch.from_numpy(cuts[1]),
+        return Draw(
+            pairs=torch.from_numpy(chosen),
+            target_cut=cuts[0],
+            reference_cut=cuts[1],
+            target_colours=torch.from_numpy(colours[0]),
+            reference_colours=torch.from_numpy(colours[1]),
+            human=human,
+            hidden=self._masking.hide(human, generator),
         )
+
+    def _see(self, draw: Draw, part: slice = ALL) -> PairBatch:
+        drawn = {f.name: getattr(draw, f.name)[part] for f in fields(draw)}
+        images = {
+            role: torch.from_numpy(self._cut(CropPixels.images, drawn[f"{role}_cut"]))
+            for role in ("target", "reference")
+        }
+        return PairBatch(**drawn, **images)
 
     def _corners(self, sources: NDArray[np.int64], rng: np.random.Generator, centred: bool) -> NDArray[np.int64]:
         corners = np.empty((len(sources), 2), np.int64)
@@ -239,19 +245,14 @@ class PairPool:
                 corners[here] = (stored - self._size) // 2
         return corners
 
-    def _cut(
-        self,
-        read: Callable[[CropPixels, NDArray[np.int64]], NDArray],
-        sources: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        corners: NDArray[np.int64],
-    ) -> NDArray:
+    def _cut(self, read: Callable[[CropPixels, NDArray[np.int64]], NDArray], cuts: Tensor) -> NDArray:
         """What `read` finds (B, S, S, ...) at rows of several crops files, each cut at its own corner."""
+        sources, rows, corners = np.split(cuts.numpy(), (1, 2), axis=1)
         found: dict[int, NDArray] = {}
         for index in np.unique(sources):
             here = np.flatnonzero(sources == index)
-            found |= zip(here, cut(read(self._pixels[index], rows[here]), corners[here], self._size), strict=True)
-        return np.stack([found[place] for place in range(len(rows))])
+            found |= zip(here, cut(read(self._pixels[index], rows[here, 0]), corners[here], self._size), strict=True)
+        return np.stack([found[place] for place in range(len(cuts))])
 
 
 class _Manifest:

@@ -138,6 +138,7 @@ def test_the_mean_over_shares_is_the_loss_of_the_whole(
     assert np.ptp(parts) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_learns_and_leaves_a_checkpoint_of_croco_with_the_head_in_it(
     layout: Layout, pool: PairPool, keypoints: Keypoints, run: str
@@ -177,6 +178,7 @@ def test_a_run_learns_and_leaves_a_checkpoint_of_croco_with_the_head_in_it(
     assert Image.open(layout.pictures("pretrain", run) / "keypoints_00.png").size == (4 * 192, 192)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, tmp_path: Path) -> None:
     digests = []
     for kill in (False, True):

@@ -132,6 +132,7 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
     source: parsing.Silhouettes
     if folder is not None:
         layout, root, name, pool = own_videos.layout_of(Path(folder)), Path(folder), own_videos.NAME, "body"
+        scale = params.crops.scale
         source = "pgn" if Layout(params.scale).checkpoint("pgn").is_dir() else "none"
         if source == "none":
             get_run_logger().warning(
@@ -142,10 +143,9 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
         layout, name = Layout(params.scale), dataset
         root = layout.source(dataset)
         pool, source = params.datasets[dataset].pool, params.datasets[dataset].silhouettes
+        scale = params.crop_scale(dataset)
     records = manifests.read_records(layout.records(name))
-    cutting = parsing.Cutting(
-        root, params.crops.size, params.crops.scale, source, _parser(params) if source == "pgn" else None
-    )
+    cutting = parsing.Cutting(root, params.crops.size, scale, source, _parser(params) if source == "pgn" else None)
     images = [(path, *_stat(root / path)) for path in records["image"].unique().to_pylist()]
     key = fingerprint(cutting.fingerprint, parsing.SHARD_RECORDS, records["frame_id"].to_pylist(), images)
     return Job(name, records, cutting, layout.crops(pool, name), layout.scratch(f"parse-{name}", key))

@@ -70,9 +70,11 @@ def run(stage: str, params_file: str = ROOT_PARAMS, tables: bool = False) -> dic
 
 
 def run_data(step: str, dataset: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
-    """The same for `standin`, `index`, `parse` or `pair` of a dataset; those of hands are for the further tables."""
-    hand = run_spec.load(params_file).datasets[dataset].pool == "hand"
-    return run(f"{step}_hand@{dataset}" if hand else f"{step}@{dataset}", params_file, tables=hand)
+    """The same for `standin`, `index`, `parse` or `pair` of a dataset; some are only for the further tables."""
+    pool = run_spec.load(params_file).datasets[dataset].pool
+    if pool in ("hand", "static"):
+        return run(f"{step}_{pool}@{dataset}", params_file, tables=True)
+    return run(f"{step}@{dataset}", params_file)
 
 
 def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = ()) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Motions(Section):
 class Dataset(Section):
     """One dataset: which pool it feeds, which pairs it gives and how its stand-in is made."""
 
-    pool: Literal["body", "hand", "body_mesh", "backgrounds"]
+    pool: Literal["body", "hand", "static", "body_mesh", "backgrounds"]
     silhouettes: Literal["dataset", "pgn", "none"] = "none"
     pairs: tuple[Literal["view", "pose"], ...] = ()
     max_records: Positive | None = None
@@ -138,7 +138,7 @@ class Pretrain(Section):
     """A name of models.catalog."""
     init: str
     """An entry of import_weights, or another pre-training run."""
-    pool: Literal["body", "hand"]
+    pool: Literal["body", "hand", "static"]
     datasets: dict[str, Annotated[float, Field(gt=0)]]
     """Dataset -> sampling weight."""
     kinds: dict[Literal["view", "pose"], Annotated[float, Field(gt=0)]]
@@ -318,6 +318,10 @@ class Params(Section):
             if missing := sorted(set(self.figure_4.steps) - set(kept)):
                 raise ValueError(f"figure_4.runs: {name!r} is no run with snapshots after {missing} steps")
         return self
+
+    def crop_scale(self, dataset: str) -> float:
+        """`crops.scale` of a data set: where nobody is, the box is the whole image, and beyond it is nothing."""
+        return 1.0 if self.datasets[dataset].pool == "static" else self.crops.scale
 
     def waits_for(self, run: str) -> tuple[str, ...]:
         """Data sets of a run that this version does not read; empty for one it can train or does not know."""

@@ -35,6 +35,11 @@ HARMLESS = {
 HANDS = {"pipeline/datasets/hands.py", "pipeline/datasets/hand_studio.py"}
 WORLD = {"pipeline/bodies", "pipeline/motions", "pipeline/rendering", "pipeline/datasets/world.py", *HANDS}
 """What stand-ins are rendered with: data set modules import it for their writers."""
+DRAWS_PEOPLE = {
+    "pipeline/bodies",
+    "pipeline/motions",
+    *(f"pipeline/rendering/{name}.py" for name in ("clothes", "light", "renderer", "scene")),
+}
 
 CODE: dict[str, tuple[list[str], set[str]]] = {
     # stage: (modules that compute it, more that are harmless here)
@@ -54,6 +59,14 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
         {"pipeline/datasets/quarantine.py"},
     ),
     "index_hand": (["pipeline.datasets.index", "pipeline.datasets.{module}"], WORLD),
+    # Nobody is rendered in a room, and no photograph is behind it.
+    "standin_static": (
+        ["pipeline.datasets.standin", "pipeline.datasets.{module}"],
+        {*HANDS, *DRAWS_PEOPLE, "pipeline/frames.py", "pipeline/datasets/quarantine.py", "pipeline/datasets/coco.py"},
+    ),
+    "index_static": (["pipeline.datasets.index", "pipeline.datasets.{module}"], WORLD),
+    "parse_static": (["pipeline.parsing"], {"models"}),
+    "pair_static": (["pipeline.pairs.selection"], {"models"}),
     # The dataset has no silhouettes, so nothing is parsed.
     "parse_hand": (["pipeline.parsing"], {"models"}),
     "pair_hand": (["pipeline.pairs.selection"], {"models"}),
@@ -72,6 +85,8 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
     "pretrain_keypoints": (["pipeline.training.pretrain"], {"models/catalog.py"}),
     "finetune_body_mesh": (["pipeline.tasks.body_mesh"], set()),
     "finetune_body_mesh_ablation": (["pipeline.tasks.body_mesh"], set()),
+    "finetune_body_mesh_labels": (["pipeline.tasks.body_mesh"], set()),
+    "finetune_body_mesh_on_the_way": (["pipeline.tasks.body_mesh"], set()),
     "report": (["pipeline.reporting.__main__"], {"models"}),
 }
 

@@ -37,8 +37,8 @@ class Dataset(ABC):
     source: ClassVar[Source]
     standin_sizes: ClassVar[type]
     """Dataclass: how large the stand-in is."""
-    standin_shows: ClassVar[Literal["people", "hands", "photographs"]] = "people"
-    """What it is made from: bodies, motions and photographs; the hand; nothing."""
+    standin_shows: ClassVar[Literal["people", "hands", "rooms", "photographs"]] = "people"
+    """What it is made from: bodies, motions and photographs; the hand; nothing for rooms and for photographs."""
 
     def records(self, root: Path, quarantine: Quarantine | None = None) -> Iterator[FrameRecord]:
         """Yield the records of the dataset that lies under `root` in its official layout.

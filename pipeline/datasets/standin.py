@@ -143,9 +143,9 @@ def _world(layout: Layout) -> World:
 
 
 def _inputs(dataset: str, layout: Layout) -> str:
-    """Hash of the body, motions and list of backgrounds, or of the hand; COCO's own stand-in is drawn from nothing."""
+    """Hash of the body, motions and list of backgrounds, or of the hand; rooms and photographs need nothing."""
     shows = get(dataset).standin_shows
-    if shows == "photographs":
+    if shows in ("rooms", "photographs"):
         return ""
     if shows == "hands":
         if not layout.mano.is_file():

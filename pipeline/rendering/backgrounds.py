@@ -50,7 +50,7 @@ def _clouds(rng: np.random.Generator, height: int, width: int, feature: float, o
     return total
 
 
-def _tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.5) -> NDArray[np.float32]:
+def tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.5) -> NDArray[np.float32]:
     """A colour of the given brightness, between grey and fully coloured."""
     colour = random_colour(rng)
     colour = colour / max(colour.mean(), 1.0)
@@ -93,14 +93,14 @@ def _warp(texture: Picture, corners: list[tuple[float, float]], picture: Picture
     cv2.copyTo(laid, mask, picture)
 
 
-def _covering(rng: np.random.Generator, kind: str, side: int = 256) -> Picture:
+def covering(rng: np.random.Generator, kind: str, side: int = 256) -> Picture:
     """(side, side, 3) texture of a wall or floor: paint, wallpaper, brick, tile, boards, carpet, asphalt, grass."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     grain = _clouds(rng, side, side, 0.25, 4)[..., None]
     if kind == "paint":
-        return (_tint(rng, 120, 225, 0.35) * (1 + 0.04 * grain)).astype(np.float32)
+        return (tint(rng, 120, 225, 0.35) * (1 + 0.04 * grain)).astype(np.float32)
     if kind == "wallpaper":
-        first, second = _tint(rng, 120, 220, 0.5), _tint(rng, 100, 220, 0.6)
+        first, second = tint(rng, 120, 220, 0.5), tint(rng, 100, 220, 0.6)
         period = side / rng.integers(8, 20)
         dotted = np.hypot(x % period - period / 2, y % period - period / 2) < period * 0.28
         on = dotted if rng.random() < 0.5 else x % period < period * rng.uniform(0.3, 0.7)
@@ -112,16 +112,16 @@ def _covering(rng: np.random.Generator, kind: str, side: int = 256) -> Picture:
         shift = {"brick": 0.5 * w, "tile": 0.0, "boards": 0.37 * w}[kind]
         row = np.floor(y / h)
         column = np.floor((x + row * shift) / w)
-        tint = _tint(rng, 120, 230, 0.3)
-        base = {"brick": np.array([150.0, 82, 64]), "tile": tint, "boards": np.array([158.0, 112, 72])}[kind]
+        glaze = tint(rng, 120, 230, 0.3)
+        base = {"brick": np.array([150.0, 82, 64]), "tile": glaze, "boards": np.array([158.0, 112, 72])}[kind]
         shade = rng.uniform(0.82, 1.12, (64, 64))[row.astype(int) % 64, column.astype(int) % 64]
         joint = (y % h < 0.07 * h + 1) | ((x + row * shift) % w < 0.04 * w + 1)
         colour = base * rng.uniform(0.7, 1.15) * shade[..., None] * (1 + 0.12 * grain)
         return np.where(joint[..., None], colour * (1.3 if kind == "brick" else 0.6), colour).astype(np.float32)
     if kind == "carpet":
-        return (_tint(rng, 60, 170, 0.5) * (1 + 0.1 * grain + rng.normal(0, 0.06, (side, side, 1)))).astype(np.float32)
+        return (tint(rng, 60, 170, 0.5) * (1 + 0.1 * grain + rng.normal(0, 0.06, (side, side, 1)))).astype(np.float32)
     if kind == "asphalt":
-        return (_tint(rng, 80, 135, 0.1) * (1 + 0.15 * grain + rng.normal(0, 0.07, (side, side, 1)))).astype(np.float32)
+        return (tint(rng, 80, 135, 0.1) * (1 + 0.15 * grain + rng.normal(0, 0.07, (side, side, 1)))).astype(np.float32)
     green = np.array([96.0, 128, 56]) * rng.uniform(0.7, 1.2) * rng.uniform(0.85, 1.15, 3)
     return (green * (1 + 0.25 * grain + rng.normal(0, 0.12, (side, side, 1)))).astype(np.float32)
 
@@ -165,7 +165,7 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Picture:
     top, bottom = rng.uniform(-0.2, 0.12) * height, rng.uniform(0.58, 0.82) * height
     vanish = (rng.uniform(0.35, 0.65) * width, rng.uniform(0.35, 0.5) * height)
     wall = str(rng.choice(["paint", "paint", "wallpaper", "brick", "tile"]))
-    wall_texture, floor_texture = _covering(rng, wall), _covering(rng, str(rng.choice(["boards", "tile", "carpet"])))
+    wall_texture, floor_texture = covering(rng, wall), covering(rng, str(rng.choice(["boards", "tile", "carpet"])))
 
     def outwards(px: float, py: float, reach: float = 4.0) -> tuple[float, float]:
         return px + (px - vanish[0]) * reach, py + (py - vanish[1]) * reach
@@ -174,24 +174,24 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Picture:
     right_wall = [(right, top), outwards(right, top), outwards(right, bottom), (right, bottom)]
     for corners in (left_wall, right_wall):
         _warp(wall_texture * rng.uniform(0.65, 0.9), corners, picture)
-    _polygon(picture, [outwards(left, top), outwards(right, top), (right, top), (left, top)], _tint(rng, 190, 245, 0.1))
+    _polygon(picture, [outwards(left, top), outwards(right, top), (right, top), (left, top)], tint(rng, 190, 245, 0.1))
     _warp(floor_texture, [(left, bottom), (right, bottom), outwards(right, bottom), outwards(left, bottom)], picture)
     _warp(wall_texture, [(left, top), (right, top), (right, bottom), (left, bottom)], picture)
-    _rectangle(picture, left, bottom - 0.02 * height, right - left, 0.02 * height, _tint(rng, 140, 235, 0.2))
+    _rectangle(picture, left, bottom - 0.02 * height, right - left, 0.02 * height, tint(rng, 140, 235, 0.2))
     for _ in range(int(rng.integers(1, 4))):
         w, h = rng.uniform(0.1, 0.24) * width, rng.uniform(0.12, 0.3) * height
         x = rng.uniform(left, max(left + 1, right - w))
         y = max(top, 0.03 * height) + rng.uniform(0, 0.15) * height
         frame = 0.01 * width
-        _rectangle(picture, x - frame, y - frame, w + 2 * frame, h + 2 * frame, _tint(rng, 60, 240, 0.3))
-        inside = _sky if rng.random() < 0.5 else _art
+        _rectangle(picture, x - frame, y - frame, w + 2 * frame, h + 2 * frame, tint(rng, 60, 240, 0.3))
+        inside = sky if rng.random() < 0.5 else art
         _paste(picture, inside(rng, max(2, int(h)), max(2, int(w))), x, y)
     pieces = sorted(rng.uniform(bottom, bottom + 0.5 * (height - bottom), int(rng.integers(1, 5))))
     for base in pieces:
         scale = 0.7 + 0.8 * (base - bottom) / max(height - bottom, 1)
         w, h = rng.uniform(0.12, 0.34) * width * scale, rng.uniform(0.12, 0.5) * height * scale
         x, depth = rng.uniform(-0.1, 0.95) * width, rng.uniform(0.08, 0.2)
-        _box(picture, rng, (x, base, w, h), depth, vanish, _tint(rng, 60, 190, 0.3))
+        _box(picture, rng, (x, base, w, h), depth, vanish, tint(rng, 60, 190, 0.3))
     if rng.random() < 0.4:
         _plant(picture, rng, rng.uniform(0.05, 0.95) * width, bottom + 0.1 * height, rng.uniform(0.1, 0.22) * height)
     return picture
@@ -201,14 +201,14 @@ def _street(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Sky, a row of house fronts with windows, a road."""
     picture = np.zeros((height, width, 3), np.float32)
     horizon = rng.uniform(0.5, 0.72) * height
-    picture[:] = _sky(rng, height, width)
+    picture[:] = sky(rng, height, width)
     x = rng.uniform(-0.2, 0) * width
     while x < width:
         w, h = rng.uniform(0.18, 0.42) * width, rng.uniform(0.3, 0.95) * horizon
-        front = _covering(rng, str(rng.choice(["paint", "brick", "paint", "boards"]))) * rng.uniform(0.7, 1.05)
+        front = covering(rng, str(rng.choice(["paint", "brick", "paint", "boards"]))) * rng.uniform(0.7, 1.05)
         _warp(front, [(x, horizon - h), (x + w, horizon - h), (x + w, horizon), (x, horizon)], picture)
         rows, columns = max(1, int(h / (0.13 * height))), int(rng.integers(2, 6))
-        frame, glass = _tint(rng, 80, 240, 0.2), _tint(rng, 40, 150, 0.3)
+        frame, glass = tint(rng, 80, 240, 0.2), tint(rng, 40, 150, 0.3)
         for i in range(rows):
             for j in range(columns):
                 wx, wy = x + w * (j + 0.22) / columns, horizon - h + h * (i + 0.2) / rows
@@ -216,15 +216,15 @@ def _street(rng: np.random.Generator, height: int, width: int) -> Picture:
                 pane = 0.56 * w / columns - 6, 0.58 * h / rows - 6
                 _rectangle(picture, wx + 3, wy + 3, *pane, glass * rng.uniform(0.6, 1.4))
         x += w * rng.choice([1.0, 1.0, 1.15])
-    ground = _covering(rng, str(rng.choice(["asphalt", "tile", "asphalt"])))
+    ground = covering(rng, str(rng.choice(["asphalt", "tile", "asphalt"])))
     _ground(ground, horizon, 2.0, picture)
-    _rectangle(picture, 0, horizon, width, 0.035 * height, _tint(rng, 110, 190, 0.1))
+    _rectangle(picture, 0, horizon, width, 0.035 * height, tint(rng, 110, 190, 0.1))
     for _ in range(int(rng.integers(0, 3))):
         _tree(picture, rng, rng.uniform(0, 1) * width, horizon + 0.04 * height, rng.uniform(0.25, 0.55) * height)
     for _ in range(int(rng.integers(0, 3))):
         base, tall = horizon + rng.uniform(0.04, 0.16) * height, rng.uniform(0.06, 0.13) * height
         box = (rng.uniform(-0.1, 0.9) * width, base, rng.uniform(0.1, 0.3) * width, tall)
-        _box(picture, rng, box, 0.15, (0.5 * width, horizon - 0.1 * height), _tint(rng, 60, 200, 0.6))
+        _box(picture, rng, box, 0.15, (0.5 * width, horizon - 0.1 * height), tint(rng, 60, 200, 0.6))
     return picture
 
 
@@ -232,17 +232,17 @@ def _land(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Sky, hills, meadow, sand or water, trees."""
     picture = np.zeros((height, width, 3), np.float32)
     horizon = rng.uniform(0.35, 0.62) * height
-    picture[:] = _sky(rng, height, width)
+    picture[:] = sky(rng, height, width)
     columns = np.arange(width)
     haze = np.array([170.0, 190, 205])
     for ridge in range(int(rng.integers(1, 4)), 0, -1):
         profile = horizon - height * 0.05 * ridge * (1 + _clouds(rng, 1, width, rng.uniform(0.15, 0.5), 3)[0])
-        green = _tint(rng, 60, 120, 0.4) * (0.8, 1.1, 0.75)
+        green = tint(rng, 60, 120, 0.4) * (0.8, 1.1, 0.75)
         colour = green + (haze - green) * 0.22 * ridge
         outline = list(zip(columns.tolist(), profile.tolist(), strict=True))
         _polygon(picture, [(0.0, float(height)), *outline, (float(width), float(height))], colour)
     kind = str(rng.choice(["grass", "grass", "sand", "water"]))
-    ground = _covering(rng, "grass" if kind == "grass" else "carpet")
+    ground = covering(rng, "grass" if kind == "grass" else "carpet")
     if kind != "grass":
         target = np.array([206.0, 184, 140]) if kind == "sand" else np.array([70.0, 108, 128])
         ground = ground.mean(axis=2, keepdims=True) / ground.mean() * target.astype(np.float32)
@@ -256,29 +256,32 @@ def _land(rng: np.random.Generator, height: int, width: int) -> Picture:
             [(foot + wide, height), (foot - wide, height)],
         )
         path = far + near
-        _warp(_covering(rng, "asphalt") * np.array([1.3, 1.2, 1.05], np.float32), path, picture)
+        _warp(covering(rng, "asphalt") * np.array([1.3, 1.2, 1.05], np.float32), path, picture)
     for base in sorted(rng.uniform(0.0, 0.25, int(rng.integers(1, 8)))):
         tall = (0.16 + 1.6 * base) * height * rng.uniform(0.7, 1.3)
         _tree(picture, rng, rng.uniform(-0.05, 1.05) * width, horizon + base * height, tall)
     return picture.astype(np.float32)
 
 
-def _sky(rng: np.random.Generator, height: int, width: int) -> Picture:
+def sky(rng: np.random.Generator, height: int, width: int) -> Picture:
+    """(H, W, 3) clear, overcast or evening sky with clouds."""
     upper, lower = SKIES[rng.choice(3, p=[0.6, 0.25, 0.15])]
     share = np.linspace(0, 1, height)[:, None, None] ** 0.8
-    sky = (upper * (1 - share) + lower * share).astype(np.float32)
+    clear = (upper * (1 - share) + lower * share).astype(np.float32)
     cloud = np.clip(_clouds(rng, height, width, 0.4, 5) - rng.uniform(-0.1, 0.5), 0, 0.8)[..., None]
-    return sky * (1 - cloud) + 245 * cloud
+    return clear * (1 - cloud) + 245 * cloud
 
 
-def _art(rng: np.random.Generator, height: int, width: int) -> Picture:
+def art(rng: np.random.Generator, height: int, width: int) -> Picture:
     """A picture on a wall: coloured shapes."""
-    art = np.broadcast_to(_tint(rng, 80, 240, 0.6), (height, width, 3)).astype(np.float32).copy()
+    picture = np.broadcast_to(tint(rng, 80, 240, 0.6), (height, width, 3)).astype(np.float32).copy()
     for _ in range(int(rng.integers(2, 7))):
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0, height)))
         axes = (int(rng.uniform(0.1, 0.5) * width) + 1, int(rng.uniform(0.1, 0.5) * height) + 1)
-        cv2.ellipse(art, centre, axes, float(rng.uniform(0, 180)), 0, 360, random_colour(rng).tolist(), -1, cv2.LINE_AA)
-    return art
+        cv2.ellipse(
+            picture, centre, axes, float(rng.uniform(0, 180)), 0, 360, random_colour(rng).tolist(), -1, cv2.LINE_AA
+        )
+    return picture
 
 
 def _foliage(rng: np.random.Generator, side: int) -> tuple[Picture, Picture]:
@@ -299,7 +302,7 @@ def _tree(picture: Picture, rng: np.random.Generator, x: float, base: float, tal
 
 
 def _plant(picture: Picture, rng: np.random.Generator, x: float, base: float, tall: float) -> None:
-    pot = _tint(rng, 90, 200, 0.6)
+    pot = tint(rng, 90, 200, 0.6)
     _trapezium(picture, x, base, 0.11 * tall, base - 0.3 * tall, 0.16 * tall, pot)
     side = max(8, int(0.85 * tall))
     leaves, cover = _foliage(rng, side)

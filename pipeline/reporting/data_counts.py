@@ -42,7 +42,13 @@ class DatasetCount:
     """The most frequent reasons, with their number of records."""
 
 
-USES = {"body": "pre-training", "hand": "pre-training, hands", "body_mesh": "body mesh", "backgrounds": "backgrounds"}
+USES = {
+    "body": "pre-training",
+    "hand": "pre-training, hands",
+    "static": "pre-training, static scenes",
+    "body_mesh": "body mesh",
+    "backgrounds": "backgrounds",
+}
 
 
 def count(layout: Layout, params: Params) -> list[DatasetCount]:

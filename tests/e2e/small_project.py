@@ -20,6 +20,7 @@ STANDINS = {
     "synthetic": {"scenes": 16, "cameras": 3},
     "coco_part_eft": {"images": 24},
     "interhand": {"captures": 2, "sequences": 3, "frames": 4, "cameras": 3, "side": 128},
+    "habitat": {"rooms": 4, "pairs": 4},
 }
 MISSING = "penn_action"
 """Neither present nor stood in for, as it may be at scale `paper`."""

@@ -60,9 +60,13 @@ def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, n
 
 @pytest.mark.parametrize(
     ("dataset", "target"),
-    [("humbi", "scales/gpu/dvc.yaml:index@humbi"), ("interhand", "scales/gpu/tables/dvc.yaml:index_hand@interhand")],
+    [
+        ("humbi", "scales/gpu/dvc.yaml:index@humbi"),
+        ("interhand", "scales/gpu/tables/dvc.yaml:index_hand@interhand"),
+        ("habitat", "scales/gpu/tables/dvc.yaml:index_static@habitat"),
+    ],
 )
-def test_data_of_hands_is_made_by_the_graph_of_the_further_tables(
+def test_data_that_only_the_further_tables_need_is_made_by_their_graph(
     dataset: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

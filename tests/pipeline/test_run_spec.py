@@ -82,6 +82,28 @@ def test_runs_whose_data_is_not_read_yet_are_declared_and_say_what_they_wait_for
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("scales/*/params.yaml"))], ids=str)
+def test_croco_learns_from_views_of_static_scenes_where_its_released_weights_do_not_fit(path):
+    params = run_spec.load(path)
+    if "croco" in params.import_weights:
+        assert params.import_weights["croco"].source == "CroCo.pth"
+        return
+    run = params.pretrain["croco"]
+    assert (run.pool, run.kinds, run.masking, run.mask_ratio, run.init) == (
+        "static", {"view": 1.0}, "uniform", 0.9, "random",
+    )  # fmt: skip
+    for name, other in (("croco_body_from_croco", "croco_body"), ("croco_hand_from_croco", "croco_hand")):
+        same = params.pretrain[other].model_copy(update={"init": "croco", "snapshots": ()})
+        assert params.pretrain[name].model_dump() == same.model_dump()
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("scales/*/params.yaml"))], ids=str)
+def test_an_image_without_people_is_its_own_crop(path):
+    params = run_spec.load(path)
+    assert params.crop_scale("habitat") == 1.0
+    assert params.crop_scale("humbi") == params.crop_scale("interhand") == params.crops.scale > 1
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("scales/*/params.yaml"))], ids=str)
 def test_croco_hand_draws_both_kinds_alike_and_its_ablations_one_each(path):
     runs = run_spec.load(path).pretrain
     assert runs["croco_hand"].kinds == {"view": 1.0, "pose": 1.0}

@@ -19,7 +19,7 @@ from pipeline.records import FrameRecord
 from pipeline.rendering.cameras import direction
 from tests.pipeline.datasets.conftest import SIZES
 
-PEOPLE = [name for name in datasets.names() if name != "coco"]
+PEOPLE = [name for name in datasets.names() if name not in ("coco", "habitat")]
 EXPECTED = {"humbi": 12, "aist": 12, "3dpw": 15, "penn_action": 12, "synthetic": 18, "coco_part_eft": 6,
             "interhand": 62}  # fmt: skip
 

@@ -35,6 +35,15 @@ def test_columns_of_hands_are_filled_by_runs_on_hands(fill):
     assert cells["mae_human", "hand_mpvpe"].run == "mae_hand"
 
 
+def test_both_initialisations_of_pre_training_have_a_run(fill):
+    filled = fill()
+    assert filled["fig3a"].cells["croco", "body_pa_mpjpe"].run == "croco"
+    for table, of in (("t1c", "croco_body"), ("t1e", "croco_hand")):
+        runs = {cell.row.id: cell.run for cell in filled[table].cells.values()}
+        assert runs == {"init_croco": f"{of}_from_croco", "init_random": of}
+        assert "CroCo is a run of this project" in table_files.to_markdown(filled[table])
+
+
 def test_a_run_without_its_data_says_what_it_waits_for(fill):
     cell = fill()["t5b"].cells["croco_hand_dagger", "grasp_bv"]
     assert cell.missing == "croco_hand_varied waits for dexycb, ho3d, hanco, which this version does not read yet"

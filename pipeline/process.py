@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
+PATIENCE_S = 300.0
+"""Longer than any step takes with the saving of its state."""
+
 
 def die_with_parent() -> None:
     """Have the kernel send this process SIGTERM when its parent dies (Linux; elsewhere nothing)."""
@@ -92,7 +95,8 @@ def num_cores() -> int:
 def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int) -> None:
     """Run jobs in processes of their own, `at_once` of them at a time, to their end.
 
-    When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for.
+    When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for;
+    who does not answer, such as a process that waits on a GPU for one that is gone, is killed after `PATIENCE_S`.
     On Linux a process is a copy of this one: what is loaded by now need not be loaded again.
 
     Raises SystemExit: with the status of the job that failed, or with 143 or 130 after a signal.
@@ -112,6 +116,8 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int) -> None:
     for process in running:
         process.terminate()
     for process in running:
+        process.join(PATIENCE_S)
+        process.kill()
         process.join()
     if stop.code is not None:
         raise SystemExit(stop.code)

@@ -68,12 +68,13 @@ class Team:
         DistributedDataParallel sends the gradients of late layers while those of early ones are computed. On
         processors it must look for unused parameters: otherwise it sorts its packets anew after the first step, and
         a resumed run of three processes or more would add up gradients in another order than an undisturbed one.
+        Torch warns that there are none.
         """
         if self.size == 1:
             return module
         on_cpu = next(module.parameters()).device.type == "cpu"
         return DistributedDataParallel(
-            module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
+            module, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
         )
 
     def mean(self, values: Tensor) -> Tensor:

@@ -27,6 +27,18 @@ def fail() -> None:
     raise SystemExit(3)
 
 
+def deaf(folder: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / "began-deaf").touch()
+    time.sleep(60)
+
+
+def fail_beside(folder: Path) -> None:
+    while not names(folder, "began"):
+        time.sleep(0.01)
+    raise SystemExit(3)
+
+
 def tidy(folder: Path, number: int) -> None:
     """Ends well when it is told to stop, in its own time."""
 
@@ -103,3 +115,12 @@ if __name__ == "__main__":
     # Ctrl-C is ignored in what a script starts in its background, and that is handed down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], at_once=2)
+
+
+def test_who_does_not_stop_when_told_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.process.PATIENCE_S", 0.3)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as caught:
+        side_by_side([partial(deaf, tmp_path), partial(fail_beside, tmp_path)], at_once=2)
+    assert caught.value.code == 3
+    assert time.monotonic() - began < 30

@@ -246,8 +246,8 @@ class CropStore:
             return None
         if len(packed) != (self.size * self.size + 7) // 8:
             raise CropsError(
-                f"{self.path}: the silhouette of row {row} has {len(packed)} bytes, not {self.size} x {self.size} bits; "
-                "delete the file and run `dvc repro`"
+                f"{self.path}: the silhouette of row {row} has {len(packed)} bytes, not {self.size} x {self.size} "
+                "bits; delete the file and run `dvc repro`"
             )
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=self.size * self.size)
         return bits.reshape(self.size, self.size).astype(bool)

@@ -73,9 +73,7 @@ class Team:
         if self.size == 1:
             return module
         on_cpu = next(module.parameters()).device.type == "cpu"
-        return DistributedDataParallel(
-            module, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
-        )
+        return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=on_cpu)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of float values over the team. Every process calls this at the same time."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.loading.order import Order, permuted
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**31))
 def test_a_permutation_takes_every_place_once(length: int, key: int) -> None:
     assert np.array_equal(np.sort(permuted(np.arange(length), length, key)), np.arange(length))
@@ -28,6 +29,7 @@ def test_a_permutation_mixes_and_another_key_mixes_otherwise() -> None:
     assert abs(np.abs(np.diff(one)).mean() / (10_000 / 3) - 1) < 0.05
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.floats(0.05, 20)), min_size=1, max_size=5),
     st.integers(0, 200),
@@ -42,6 +44,7 @@ def test_any_part_of_the_order_is_that_part_of_the_whole(
     assert np.array_equal(np.stack(whole)[:, first:], np.stack(part))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 5))
 def test_weights_like_the_lengths_give_every_sample_once_an_epoch(lengths: list[int], seed: int) -> None:
     order = Order(lengths, lengths, seed)
@@ -51,6 +54,7 @@ def test_weights_like_the_lengths_give_every_sample_once_an_epoch(lengths: list[
         assert found == [(cell, pick) for cell, length in enumerate(lengths) for pick in range(length)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0.05, 20)), min_size=2, max_size=5), st.integers(0, 5))
 def test_cells_come_by_weight_and_their_samples_equally_often(cells: list[tuple[int, float]], seed: int) -> None:
     lengths, weights = (np.array(values, float) for values in zip(*cells, strict=True))

@@ -17,8 +17,8 @@ from pipeline.run_spec import Params
 from pipeline.training.provenance import Value
 
 METHODS = {
-    "croco": "Cross-view and cross-pose completion of people: the hidden patches of an image are predicted from its "
-    "visible ones and a second image of the same person (CroCo-Body or CroCo-Hand, section 3.1).",
+    "croco": "Cross-view and cross-pose completion: the hidden patches of an image are predicted from its visible ones "
+    "and a second image of the same person, hand or scene (section 3.1).",
     "mae": "Masked autoencoder: the hidden patches of an image are predicted from its visible ones, on the images that "
     "cross-view and cross-pose completion sees (section 4.3).",
     "keypoints": "Supervised 2D keypoints, on the images that cross-view and cross-pose completion sees (section 4.2). "

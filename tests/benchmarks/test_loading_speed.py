@@ -20,6 +20,8 @@ from pipeline.layout import PROJECT
 from pipeline.manifests import PAIRS
 
 FEW, MANY = 5_000, 5_000_000
+ROWS = 250_000
+"""Made and written at once."""
 SIDE, NUM_CROPS = 256, 600
 
 FIRST_BATCH = """
@@ -51,7 +53,13 @@ print(json.dumps({
 def write_pairs_file(path: Path, count: int) -> None:
     """A manifest of so many pairs of `NUM_CROPS` crops, as it would lie there."""
     rng = np.random.default_rng(0)
-    names = pc.cast(pa.array(10**15 + np.arange(count)), pa.string())
+    with pq.ParquetWriter(path, PAIRS, compression="zstd") as out:
+        for first in range(0, count, ROWS):
+            out.write_table(some_pairs(rng, first, min(ROWS, count - first)))
+
+
+def some_pairs(rng: np.random.Generator, first: int, count: int) -> pa.Table:
+    names = pc.cast(pa.array(10**15 + first + np.arange(count)), pa.string())
     targets = rng.integers(NUM_CROPS, size=count)
     same = pa.array(np.zeros(count, np.int64))
     masks = pa.array([bytes(25)]).take(same)
@@ -70,7 +78,7 @@ def write_pairs_file(path: Path, count: int) -> None:
         "baseline_degrees": rng.random(count),
         "group_rank": rng.random(count),
     }
-    pq.write_table(pa.table(columns, schema=PAIRS), path, compression="zstd")
+    return pa.table(columns, schema=PAIRS)
 
 
 @pytest.mark.slow

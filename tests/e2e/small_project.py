@@ -27,7 +27,7 @@ MISSING = "penn_action"
 
 
 def small_params() -> dict[str, Any]:
-    """params.yaml with every size that costs time cut down; anchors are resolved."""
+    """params.yaml with every size that costs time cut down, and few of the further runs; anchors are resolved."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params = {key: value for key, value in params.items() if not key.startswith("x-")}
     params["scale"] = "test"
@@ -39,6 +39,9 @@ def small_params() -> dict[str, Any]:
     del params["datasets"][MISSING]["standin"]
     params["parser"] |= {"steps": 6, "batch": 4}
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
+    params["ablations"] = {name: params["ablations"][name] for name in ("croco_body_uniform", "croco_hand")}
+    params["keypoints"] = {name: params["keypoints"][name] for name in ("keypoints_body",)}
+    params["body_mesh"]["ablations"] = ["croco_body_uniform", "keypoints_body"]
     for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
     for run in params["pretrain"].values():
@@ -50,11 +53,14 @@ def small_params() -> dict[str, Any]:
 
 
 def make_project(folder: Path) -> Path:
-    """Copy what git knows (or would add) of the checkout, with small params and one commit."""
+    """Copy what git knows (or would add) of the checkout, with small params and one commit.
+
+    Other scales stay behind: every command of DVC would read their graphs as well.
+    """
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=PROJECT)
     for name in filter(None, listed.split("\0")):
         source, target = PROJECT / name, folder / name
-        if name.startswith("reports/metrics/") or name.endswith("dvc.lock") or not source.exists():
+        if name.startswith(("reports/metrics/", "scales/")) or name.endswith("dvc.lock") or not source.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target, follow_symlinks=False)

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline import manifests
 from pipeline.manifests import ManifestError
-from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, FrameRecord
+from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, POSE_LENGTHS, FrameRecord
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
@@ -33,7 +33,12 @@ def records(draw) -> FrameRecord:
         )
         for name, shape in ARRAY_SHAPES.items()
     }
+    if (body_model := draw(st.none() | st.sampled_from(sorted(filter(None, POSE_LENGTHS))))) is None:
+        optional["body_pose"] = None
+    elif optional["body_pose"] is not None:
+        optional["body_pose"] = draw(arrays(np.float64, POSE_LENGTHS[body_model], elements=finite))
     return FrameRecord(
+        body_model=body_model,
         dataset=draw(names),
         split=draw(st.sampled_from(["train", "val", "test"])),
         sequence=draw(names),

@@ -35,7 +35,7 @@ def test_processes_have_the_losses_and_weights_of_one(tmp_path: Path, size: int,
     assert codes == [0] * size, errors
     alone = run_loop(tmp_path / "alone", STEPS, dropout=0.0)
     assert loss_curve(tmp_path / "run") == pytest.approx(loss_curve(tmp_path / "alone"), rel=1e-5)
-    for name, value in torch.load(tmp_path / "weights").items():
+    for name, value in torch.load(tmp_path / "weights", weights_only=True).items():
         torch.testing.assert_close(value, alone.state_dict()[name], atol=1e-5, rtol=0)
 
 
@@ -54,7 +54,8 @@ def test_a_killed_team_ends_with_the_very_weights_of_an_undisturbed_one(tmp_path
     codes, errors = end(start_team(size, "loop", tmp_path / "run", tmp_path / "run.pt", STEPS, "{}"))
     assert codes == [0] * size, errors
     assert all("going on from step" in error for error in errors)
-    assert equal(torch.load(tmp_path / "run.pt"), torch.load(tmp_path / "calm.pt"))
+    ran, calm = (torch.load(tmp_path / name, weights_only=True) for name in ("run.pt", "calm.pt"))
+    assert equal(ran, calm)
 
 
 @pytest.mark.slow

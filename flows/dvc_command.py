@@ -1,4 +1,6 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with one thing mended.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with two things changed.
+
+`dvc repro` runs stages of one core side by side (flows.dvc_side_by_side).
 
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage. Killed in that time, or with the
 disk full, it leaves a part of the file, which it then refuses to read, and no stage runs any more. Here what DVC
@@ -8,6 +10,7 @@ writes goes into a file beside it, which then takes its name.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +34,19 @@ def write_aside(write: Callable[..., None]) -> Callable[..., None]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run DVC with `arguments`, those of the command line by default; returns its exit status."""
+    # -P leaves the project out of the path. Last in it, its folders hide no package.
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     from dvc.cli import main as dvc
+    from dvc.repo import reproduce
     from dvc.utils.serialize import _common, _yaml
 
+    from flows.dvc_side_by_side import side_by_side
+
+    # DVC runs commands by the user's shell, without one by sh, which on Debian stays between DVC and the command: when
+    # DVC is killed the command does not notice (pipeline.process.die_with_parent). Bash makes way for it.
+    if bash := shutil.which("bash"):
+        os.environ["SHELL"] = bash
+    reproduce._reproduce = side_by_side(reproduce._reproduce)
     # Both ways to a YAML file: as a whole, and modified.
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
     return dvc(arguments)

@@ -274,6 +274,9 @@ class Params(Section):
     """This file as seen from the project root."""
     report_folder: str
     """Where the report of this scale goes, for dvc.yaml; the same as `Layout.report`."""
+    stage_cores: Literal[1, "all"]
+    """Cores for a stage that could do with many (parsing, pre-training), for dvc.yaml: with 1, several of them run side
+    by side; `all`, as GPUs and large data ask for, one after the other."""
     bodies: Bodies
     motions: Motions
     datasets: dict[str, Dataset]

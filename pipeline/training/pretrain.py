@@ -370,6 +370,10 @@ def main() -> None:
     die_with_parent()
     with plain_errors(f"pretrain {arguments.run}"):
         work = partial(_work, arguments.run, run_spec.load(arguments.params))
+        if choose_device().type == "cpu":
+            # Sums come out the same on a machine with more cores. A second thread gains a fourth here, a second run
+            # beside this one (`stage_cores`), or a second process of it, nearly all of its core.
+            torch.set_num_threads(1)
         if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
             together(torch.cuda.device_count(), work)
         else:

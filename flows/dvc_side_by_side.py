@@ -1,0 +1,143 @@
+"""Stages of `dvc repro` that use one core each run side by side; DVC by itself runs one stage at a time.
+
+Such a stage says `meta: {cores: 1}` in dvc.yaml. All others have the machine for themselves. A stage runs in a copy of
+DVC's process, which is to DVC as if somebody had started another `dvc repro`: its locks see to it that two of them
+on different stages do not meet.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from dvc.exceptions import ReproductionError
+from dvc.log import logger as dvc_logger
+
+from pipeline.process import die_with_parent
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+    from networkx import DiGraph
+
+    Reproduce = Callable[..., list[Stage]]
+
+logger = dvc_logger.getChild("dvc.side_by_side")
+
+_OTHER_WAYS = ("dry", "interactive", "force_downstream", "allow_missing", "pull")
+"""Options of `dvc repro` for which it goes through the stages one after the other as ever."""
+
+
+def side_by_side(one_by_one: Reproduce) -> Reproduce:
+    """DVC's function that goes through the stages of a `dvc repro`, but several of one core at the same time."""
+
+    def reproduce(stages: list[Stage], graph: DiGraph | None = None, **options: Any) -> list[Stage]:
+        cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        plain = options.get("on_error", "fail") == "fail" and not any(options.get(name) for name in _OTHER_WAYS)
+        if graph is None or len(cores) < 2 or not plain or not any(_is_small(stage) for stage in stages):
+            return one_by_one(stages, graph=graph, **options)
+        return _Run(stages, graph, cores, one_by_one, options).to_the_end()
+
+    return reproduce
+
+
+def _is_small(stage: Stage) -> bool:
+    return (getattr(stage, "meta", None) or {}).get("cores") == 1
+
+
+class _Run:
+    """Stages that wait and stages that run; DVC's lock on the repository is held but for the waiting."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        graph: DiGraph,
+        cores: Sequence[int],
+        one_by_one: Reproduce,
+        options: dict[str, Any],
+    ) -> None:
+        self._waiting, self._graph, self._idle = list(stages), graph, list(cores)
+        self._one_by_one, self._options = one_by_one, options
+        self._running: dict[BaseProcess, tuple[Stage, int]] = {}
+        self._ran: list[Stage] = []
+        self._failed: list[Stage] = []
+        self._repo = stages[0].repo
+        # The lock is never held for long: whoever finds it taken waits, where DVC would give up after some seconds.
+        self._repo.lock._wait = True
+
+    def to_the_end(self) -> list[Stage]:
+        """The stages that ran. Raises ReproductionError when one failed, after the end of those beside it."""
+        while self._waiting or self._running:
+            stage = self._next()
+            if stage is None:
+                self._wait_for_one()
+            elif not _is_small(stage):
+                self._ran += self._one_by_one([stage], graph=self._graph, **self._options)
+                self._waiting.remove(stage)
+            else:
+                if self._options.get("force") or stage.changed():
+                    self._start(stage)
+                else:
+                    logger.info("Stage '%s' didn't change, skipping", stage.addressing)
+                self._waiting.remove(stage)
+            if self._failed and not self._running:
+                names = ", ".join(f"'{stage.addressing}'" for stage in self._failed)
+                raise ReproductionError(f"failed to reproduce {names}")
+        return self._ran
+
+    def _next(self) -> Stage | None:
+        """What can start now. Stages that take the whole machine come first: the small ones gather meanwhile."""
+        if self._failed:
+            return None
+        unfinished = {*self._waiting, *(stage for stage, _ in self._running.values())}
+        ready = [stage for stage in self._waiting if unfinished.isdisjoint(self._graph.successors(stage))]
+        if large := [stage for stage in ready if not _is_small(stage)]:
+            return None if self._running else large[0]
+        return ready[0] if ready and self._idle else None
+
+    def _start(self, stage: Stage) -> None:
+        # A copy must not go on with the database connections of the original.
+        self._repo._reset()
+        core = self._idle.pop(0)
+        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, core))
+        process.start()
+        self._running[process] = stage, core
+
+    def _work(self, stage: Stage, core: int) -> None:
+        """In the copy."""
+        die_with_parent()
+        os.sched_setaffinity(0, {core})
+        # The lock as inherited is the original's; this lets go of the copy alone.
+        self._repo.lock.unlock()
+        try:
+            with self._repo.lock:
+                self._one_by_one([stage], graph=self._graph, **self._options)
+        except Exception:  # shown as DVC shows what ends it
+            logger.exception("")
+            sys.exit(1)
+
+    def _wait_for_one(self) -> None:
+        with self._unlocked():
+            wait([process.sentinel for process in self._running])
+        for process in [process for process in self._running if not process.is_alive()]:
+            stage, core = self._running.pop(process)
+            self._idle.append(core)
+            (self._failed if process.exitcode else self._ran).append(stage)
+
+    @contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        self._repo._reset()
+        self._repo.lock.unlock()
+        # As in DVC while a command runs: Ctrl-C goes to the command, whose end is waited for.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            self._repo.lock.lock()

@@ -1,0 +1,148 @@
+"""`dvc repro` of a real repository: stages of one core beside each other, all others alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.layout import PROJECT
+from tests.flows.server_talk import until
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="nothing to run side by side on"
+)
+
+GRAPH = """
+stages:
+  first: {cmd: python work.py first, outs: [first]}
+  small:
+    foreach: [a, b, c, d]
+    do:
+      cmd: python work.py ${item} first
+      meta: {cores: 1}
+      deps: [first]
+      outs: ["${item}"]
+  large: {cmd: python work.py large first, deps: [first], outs: [large]}
+  last: {cmd: python work.py last a b c d large, deps: [a, b, c, d, large], outs: [last]}
+"""
+WORK = """
+import os, pathlib, sys, time
+from pipeline.process import die_with_parent
+die_with_parent()
+name, *inputs = sys.argv[1:]
+text = name + "".join(pathlib.Path(path).read_text() for path in inputs)
+start, slow = time.time(), pathlib.Path("slow")
+pathlib.Path(f"pid.{name}").write_text(str(os.getpid()))
+while time.time() < start + 0.5 or slow.exists():
+    time.sleep(0.05)
+if pathlib.Path(f"fail.{name}").exists():
+    sys.exit(3)
+pathlib.Path(name).write_text(f"({text})")
+cores = len(os.sched_getaffinity(0))
+with open("times", "a") as file:
+    print(name, start, time.time(), cores, file=file)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    (tmp_path / "work.py").write_text(WORK)
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", str(PROJECT / "flows" / "dvc_command.py"), "repro"]
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def repro(folder: Path) -> tuple[int, str]:
+    process = start(folder)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def times(folder: Path) -> dict[str, tuple[float, float, int]]:
+    lines = (line.split() for line in (folder / "times").read_text().splitlines())
+    return {name: (float(begin), float(end), int(cores)) for name, begin, end, cores in lines}
+
+
+def results(folder: Path) -> dict[str, str]:
+    return {name: (folder / name).read_text() for name in ("first", "a", "b", "c", "d", "large", "last")}
+
+
+def test_small_stages_run_beside_each_other_and_large_ones_alone(repository: Path) -> None:
+    status, output = repro(repository)
+    assert status == 0, output
+    assert results(repository)["last"] == "(last(a(first))(b(first))(c(first))(d(first))(large(first)))"
+    seen = times(repository)
+    small = [seen[name] for name in "abcd"]
+    assert any(one < other_end and other < one_end for one, one_end, _ in small for other, other_end, _ in small
+               if (one, one_end) != (other, other_end))  # fmt: skip
+    assert {cores for _, _, cores in small} == {1}
+    begin, end, cores = seen["large"]
+    assert cores == len(os.sched_getaffinity(0))
+    assert all(other_end <= begin or end <= other for name, (other, other_end, _) in seen.items() if name != "large")
+    assert seen["last"][0] >= max(end for name, (_, end, _) in seen.items() if name != "last")
+
+    before = (repository / "dvc.lock").read_text()
+    status, output = repro(repository)
+    assert status == 0
+    assert output.count("didn't change, skipping") == 7
+    assert "up to date" in output
+    assert (repository / "dvc.lock").read_text() == before
+
+
+def test_what_runs_beside_a_stage_that_fails_is_kept(repository: Path) -> None:
+    (repository / "fail.a").touch()
+    status, output = repro(repository)
+    assert status != 0
+    assert "failed to reproduce 'small@a'" in output
+    assert "exited with 3" in output
+    assert not (repository / "last").exists()
+    done = set(times(repository)) - {"first", "large"}
+    assert "b" in done
+    assert all(f"small@{name}:" in (repository / "dvc.lock").read_text() for name in done)
+
+    (repository / "fail.a").unlink()
+    (repository / "times").unlink()
+    status, output = repro(repository)
+    assert status == 0, output
+    assert set(times(repository)) == {"a", "b", "c", "d", "last"} - done
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stages_end_with_the_command_and_run_again(repository: Path, number: signal.Signals) -> None:
+    (repository / "slow").touch()
+    process = start(repository)
+    until(lambda: (repository / "pid.first").exists(), 60)
+    (repository / "slow").unlink()
+    until(lambda: (repository / "large").exists(), 60)
+    (repository / "slow").touch()
+    until(lambda: (repository / "pid.a").exists() and (repository / "pid.b").exists(), 60)
+    workers = [psutil.Process(int((repository / f"pid.{name}").read_text())) for name in "ab"]
+    if number == signal.SIGINT:  # as a terminal does
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    until(lambda: not any(worker.is_running() for worker in workers), 60)
+    (repository / "slow").unlink()
+    assert not (repository / "last").exists()
+
+    status, output = repro(repository)
+    assert status == 0, output
+    assert results(repository)["last"] == "(last(a(first))(b(first))(c(first))(d(first))(large(first)))"

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from flows.parameters import ROOT_PARAMS
-from pipeline import run_spec
 from pipeline.layout import PROJECT
 
 _LINES = (
@@ -70,11 +71,13 @@ def run(stage: str, params_file: str = ROOT_PARAMS, tables: bool = False) -> dic
 
 
 def run_data(step: str, dataset: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
-    """The same for `standin`, `index`, `parse` or `pair` of a dataset; some are only for the further tables."""
-    pool = run_spec.load(params_file).datasets[dataset].pool
-    if pool in ("hand", "static"):
-        return run(f"{step}_{pool}@{dataset}", params_file, tables=True)
-    return run(f"{step}@{dataset}", params_file)
+    """The same for `standin`, `index`, `parse` or `pair` of a dataset, whose stage may be one of the further tables."""
+    for tables in (False, True):
+        graph = yaml.safe_load((PROJECT / dvc_file(params_file, tables)).read_text())["stages"]
+        for name, stage in graph.items():
+            if name.split("_")[0] == step and dataset in stage.get("foreach", ()):
+                return run(f"{name}@{dataset}", params_file, tables)
+    raise ReproError(f"no stage of {dvc_file(params_file)} is the step {step!r} of {dataset!r}")
 
 
 def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = ()) -> dict[str, str]:

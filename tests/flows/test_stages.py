@@ -59,21 +59,26 @@ def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, n
 
 
 @pytest.mark.parametrize(
-    ("dataset", "target"),
+    ("step", "dataset", "target"),
     [
-        ("humbi", "scales/gpu/dvc.yaml:index@humbi"),
-        ("interhand", "scales/gpu/tables/dvc.yaml:index_hand@interhand"),
-        ("habitat", "scales/gpu/tables/dvc.yaml:index_static@habitat"),
+        ("index", "humbi", "scales/gpu/dvc.yaml:index@humbi"),
+        ("pair", "interhand", "scales/gpu/tables/dvc.yaml:pair_hand@interhand"),
+        ("standin", "habitat", "scales/gpu/tables/dvc.yaml:standin_static@habitat"),
     ],
 )
-def test_data_that_only_the_further_tables_need_is_made_by_their_graph(
-    dataset: str, target: str, monkeypatch: pytest.MonkeyPatch
+def test_the_stage_of_a_data_set_is_found_in_the_graph_that_has_it(
+    step: str, dataset: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(stages, "repro", lambda arguments, say: asked.extend(arguments) or {})
     monkeypatch.setattr("prefect.get_run_logger", lambda: __import__("logging").getLogger())
-    stages.run_data("index", dataset, "scales/gpu/params.yaml")
+    stages.run_data(step, dataset, "scales/gpu/params.yaml")
     assert asked == [target]
+
+
+def test_a_step_that_a_data_set_does_not_take_is_named() -> None:
+    with pytest.raises(stages.ReproError, match="'pair' of 'coco'"):
+        stages.run_data("pair", "coco")
 
 
 def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from pipeline import datasets, run_spec
 from pipeline.bodies.model import load
+from pipeline.datasets import Quarantine
 from pipeline.datasets.world import World
 from pipeline.layout import Layout
 from pipeline.motions.__main__ import write_motions
+from pipeline.records import FrameRecord
 
 SIZES: dict[str, dict[str, int]] = {
     "coco": {"images": 4, "width": 160, "height": 120},
@@ -56,6 +59,25 @@ def standins(open_layout: Layout, world: World) -> Path:
         if name != "coco":
             datasets.get(name).write_standin(open_layout.standin(name), world, 0, **SIZES[name])
     return open_layout.standin("coco").parent
+
+
+@pytest.fixture(scope="module")
+def root(standins: Path, request: pytest.FixtureRequest) -> Path:
+    """Stand-in of the data set that a test module is about (its `NAME`); not to be changed."""
+    return standins / request.module.NAME
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Path:
+    """The same, to be damaged."""
+    return Path(shutil.copytree(root, tmp_path / root.name))
+
+
+def read(name: str, root: Path) -> tuple[list[FrameRecord], list[tuple[str, str]]]:
+    """Records of a data set; file and reason of what could not be read."""
+    quarantine = Quarantine()
+    records = list(datasets.get(name).records(root, quarantine))
+    return records, [(entry.file, entry.reason) for entry in quarantine.entries]
 
 
 def world_of(layout: Layout) -> World:

@@ -16,7 +16,7 @@ import scipy.io
 from pipeline import datasets
 from pipeline.datasets import Quarantine
 from pipeline.datasets.pickles import load_arrays
-from pipeline.records import FrameRecord
+from tests.pipeline.datasets.conftest import read
 
 Copy = Callable[[str], Path]
 
@@ -25,12 +25,6 @@ Copy = Callable[[str], Path]
 def copy(standins: Path, tmp_path: Path) -> Copy:
     """Gives a stand-in that may be damaged."""
     return lambda name: Path(shutil.copytree(standins / name, tmp_path / name))
-
-
-def read(name: str, root: Path) -> tuple[list[FrameRecord], list[tuple[str, str]]]:
-    quarantine = Quarantine()
-    records = list(datasets.get(name).records(root, quarantine))
-    return records, [(entry.file, entry.reason) for entry in quarantine.entries]
 
 
 def listed(entries: list[tuple[str, str]], file: str, reason: str) -> bool:

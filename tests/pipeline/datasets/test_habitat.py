@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import datasets, frames, manifests
+from pipeline import frames, manifests
 from pipeline.crops import CropStore
-from pipeline.datasets import Quarantine
 from pipeline.datasets.habitat import BASELINE, SHARED, two_views
 from pipeline.datasets.world import generator
 from pipeline.pairs.selection import select
@@ -23,7 +22,7 @@ from pipeline.records import FrameRecord
 from pipeline.rendering.cameras import Camera
 from pipeline.rendering.rooms import Room, random_room
 from pipeline.run_spec import Pairs
-from tests.pipeline.datasets.conftest import SIZES
+from tests.pipeline.datasets.conftest import SIZES, read
 
 NAME = "habitat"
 ROOMS, PAIRS, SIDE = SIZES[NAME].values()
@@ -34,26 +33,9 @@ SETTINGS = Pairs(
 Pair = tuple[FrameRecord, FrameRecord]
 
 
-def read(root: Path) -> tuple[list[FrameRecord], list[tuple[str, str]]]:
-    quarantine = Quarantine()
-    records = list(datasets.get(NAME).records(root, quarantine))
-    return records, [(entry.file, entry.reason) for entry in quarantine.entries]
-
-
-@pytest.fixture(scope="module")
-def root(standins: Path) -> Path:
-    return standins / NAME
-
-
-@pytest.fixture
-def copy(root: Path, tmp_path: Path) -> Path:
-    """The stand-in, to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / NAME))
-
-
 @pytest.fixture(scope="module")
 def pairs(root: Path) -> list[Pair]:
-    records, entries = read(root)
+    records, entries = read(NAME, root)
     assert entries == []
     return list(zip(records[::2], records[1::2], strict=True))
 
@@ -152,7 +134,7 @@ def test_scenes_of_validation_are_left_out(copy: Path) -> None:
     for split in ("val", "minival"):
         shutil.copytree(train, train.with_name(split))
     shutil.copytree(train / "00000-room", copy / "habitat_release/scannet/valley/00000-room")
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     assert len(records) == 2 * (ROOMS + 1) * PAIRS
     assert {record.split for record in records} == {"train"}
     assert entries == []
@@ -167,7 +149,7 @@ def test_damaged_images_and_cameras_are_listed_and_the_rest_is_read(copy: Path) 
     content["multiviews"]["00000002"]["orientations"][1] = [0.0, 0.0, 0.0, 0.0]
     (first / "metadata.json").write_text(json.dumps(content))
     (second / "metadata.json").write_text("[1")
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     found = [(Path(record.sequence).parent.name, Path(record.image).name) for record in records]
     assert [name for scene, name in found if scene == "00000-room"] == ["00000000_2.jpeg", "00000002_1.jpeg"]
     assert sum(scene == "00001-room" for scene, _ in found) == 2 * PAIRS
@@ -198,7 +180,7 @@ def test_pairs_are_the_two_views_of_a_place_and_nothing_else(root: Path, pairs: 
 def test_without_cameras_pairs_are_made_all_the_same(copy: Path, tmp_path: Path) -> None:
     for folder in scenes(copy):
         (folder / "metadata.json").write_text("{}")
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     assert {reason for _, reason in entries} == {"no cameras: not the metadata of a scene"}
     manifests.write_records(records, tmp_path / "records.parquet")
     table = manifests.read_records(tmp_path / "records.parquet")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline import datasets, frames, manifests
 from pipeline.crops import CropStore
-from pipeline.datasets import Quarantine
 from pipeline.datasets.base import project
 from pipeline.datasets.hands import MIRROR
 from pipeline.datasets.keypoints import HAND21_FROM_INTERHAND, HAND21_FROM_MANO
@@ -26,7 +24,7 @@ from pipeline.pairs.selection import select
 from pipeline.parsing import Cutting, parse
 from pipeline.records import FrameRecord
 from pipeline.run_spec import Pairs
-from tests.pipeline.datasets.conftest import SIZES
+from tests.pipeline.datasets.conftest import SIZES, read
 
 NAME = "interhand"
 ANNOTATIONS = "annotations/train/InterHand2.6M_train_{}.json"
@@ -34,23 +32,6 @@ SETTINGS = Pairs(
     max_view=400, max_pose=400, patch=8, input_size=64, min_human_patches=8, min_gap_s=0.1, max_gap_s=4.0,
     min_baseline_degrees=5.0, seed=0,
 )  # fmt: skip
-
-
-def read(root: Path) -> tuple[list[FrameRecord], list[tuple[str, str]]]:
-    quarantine = Quarantine()
-    records = list(datasets.get(NAME).records(root, quarantine))
-    return records, [(entry.file, entry.reason) for entry in quarantine.entries]
-
-
-@pytest.fixture(scope="module")
-def root(standins: Path) -> Path:
-    return standins / NAME
-
-
-@pytest.fixture
-def copy(root: Path, tmp_path: Path) -> Path:
-    """The stand-in, to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / NAME))
 
 
 def edit(root: Path, kind: str, change: Callable[[Any], object]) -> None:
@@ -76,7 +57,7 @@ def model_joints(world: World, record: FrameRecord) -> NDArray:
 
 
 def test_joints_project_onto_the_hand_in_every_camera(root: Path) -> None:
-    records, _ = read(root)
+    records, _ = read(NAME, root)
     cameras = set()
     for record in records:
         image = frames.read_image(root / record.image).max(axis=2)
@@ -89,7 +70,7 @@ def test_joints_project_onto_the_hand_in_every_camera(root: Path) -> None:
 
 
 def test_3d_joints_seen_by_the_camera_are_the_2d_ones(root: Path) -> None:
-    whole = [record for record in read(root)[0] if record.joints_3d is not None]
+    whole = [record for record in read(NAME, root)[0] if record.joints_3d is not None]
     assert len(whole) > 20
     for record in whole:
         assert record.joints_3d.shape == (21, 3)
@@ -103,14 +84,14 @@ def test_3d_joints_seen_by_the_camera_are_the_2d_ones(root: Path) -> None:
 
 
 def test_mano_parameters_of_both_hands_give_the_joints_in_the_world(root: Path, world: World) -> None:
-    fitted = [r for r in read(root)[0] if r.body_model is not None and r.joints_3d is not None]
+    fitted = [r for r in read(NAME, root)[0] if r.body_model is not None and r.joints_3d is not None]
     assert {record.body_model for record in fitted} == {"mano_right", "mano_left"}
     for record in fitted[::5]:
         np.testing.assert_allclose(model_joints(world, record), record.joints_3d, atol=1e-4)
 
 
 def test_hands_are_of_the_side_that_their_record_says(root: Path) -> None:
-    for record in read(root)[0]:
+    for record in read(NAME, root)[0]:
         if record.joints_3d is None:
             continue
         wrist, index, middle, pinky = record.joints_3d[[0, 5, 9, 17]]
@@ -132,7 +113,7 @@ def test_fingers_come_in_the_same_order_from_both_conventions() -> None:
 
 
 def test_the_stand_in_has_the_oddities_of_the_release(root: Path) -> None:
-    records, entries = read(root)
+    records, entries = read(NAME, root)
     data, joints, fits = (
         json.loads((root / ANNOTATIONS.format(kind)).read_bytes()) for kind in ("data", "joint_3d", "MANO_NeuralAnnot")
     )
@@ -155,7 +136,7 @@ def test_the_stand_in_has_the_oddities_of_the_release(root: Path) -> None:
 
 
 def test_a_right_hand_and_a_left_hand_of_one_image_are_two_records(root: Path) -> None:
-    records, _ = read(root)
+    records, _ = read(NAME, root)
     by_image: dict[str, list[FrameRecord]] = defaultdict(list)
     for record in records:
         by_image[record.image].append(record)
@@ -178,7 +159,7 @@ def test_frames_are_a_fifth_of_a_second_apart_at_either_numbering(copy: Path, nu
     edit(copy, "data", lambda data: [i.update(frame_idx=i["frame_idx"] // step) for i in data["images"]])
     edit(copy, "joint_3d", renumber)
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record in read(copy)[0]:
+    for record in read(NAME, copy)[0]:
         times[record.sequence, f"{record.camera} {record.subject}"].append(record.time_s)
     gaps = {round(float(gap), 6) for found in times.values() for gap in np.diff(sorted(found))}
     assert 0.2 in gaps
@@ -187,13 +168,13 @@ def test_frames_are_a_fifth_of_a_second_apart_at_either_numbering(copy: Path, nu
 
 def test_a_recording_of_single_frames_has_no_times(copy: Path) -> None:
     edit(copy, "data", lambda data: data.update(images=[i for i in data["images"] if i["frame_idx"] == 1000]))
-    records, _ = read(copy)
+    records, _ = read(NAME, copy)
     assert records
     assert {record.time_s for record in records} == {None}
 
 
 def test_what_is_missing_or_damaged_is_left_out_and_listed(copy: Path) -> None:
-    before, _ = read(copy)
+    before, _ = read(NAME, copy)
     images = [record.image for record in before if "_rt_" in record.sequence][:6]
     (copy / images[0]).unlink()
     (copy / images[1]).write_bytes((copy / images[1]).read_bytes()[:40])
@@ -206,7 +187,7 @@ def test_what_is_missing_or_damaged_is_left_out_and_listed(copy: Path) -> None:
         data["annotations"].remove(of[by_name[images[5]]["id"]])
 
     edit(copy, "data", damage)
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     assert len(records) == len(before) - 5
     reasons = (
         "missing",
@@ -220,20 +201,20 @@ def test_what_is_missing_or_damaged_is_left_out_and_listed(copy: Path) -> None:
 
 
 def test_a_capture_without_cameras_or_joints_leaves_the_others_alone(copy: Path) -> None:
-    before, _ = read(copy)
+    before, _ = read(NAME, copy)
     edit(copy, "camera", lambda cameras: cameras["0"].pop("campos"))
     edit(copy, "joint_3d", lambda joints: joints["1"].pop("1000"))
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     assert len(records) == sum(r.sequence.startswith("Capture1/") and r.frame_index != 1000 for r in before)
     assert (ANNOTATIONS.format("camera"), "Capture0: not the cameras of a capture (no campos in its entry)") in entries
     assert any(reason == "right hand: no joints of that instant" for _, reason in entries)
 
 
 def test_without_mano_parameters_hands_are_read_all_the_same(copy: Path) -> None:
-    before, _ = read(copy)
+    before, _ = read(NAME, copy)
     path = copy / ANNOTATIONS.format("MANO_NeuralAnnot")
     path.write_text(path.read_text()[:100])
-    records, entries = read(copy)
+    records, entries = read(NAME, copy)
     assert [record.frame_id for record in records] == [record.frame_id for record in before]
     assert {record.body_model for record in records} == {None}
     assert any(
@@ -244,25 +225,25 @@ def test_without_mano_parameters_hands_are_read_all_the_same(copy: Path) -> None
 def test_an_annotation_file_that_is_none_is_an_error_that_names_it(copy: Path) -> None:
     (copy / ANNOTATIONS.format("joint_3d")).write_text('{"0": ')
     with pytest.raises(ValueError, match=r"train_joint_3d.json: not readable as JSON .*unpack the annotations again"):
-        read(copy)
+        read(NAME, copy)
     (copy / ANNOTATIONS.format("data")).write_text("[]")
     with pytest.raises(ValueError, match=r"train_data.json: not an annotation file of InterHand2.6M"):
-        read(copy)
+        read(NAME, copy)
 
 
 def test_archives_unpacked_a_folder_deeper_are_found(copy: Path) -> None:
-    before, _ = read(copy)
+    before, _ = read(NAME, copy)
     batch = copy / "InterHand2.6M_5fps_batch1"
     batch.mkdir()
     (copy / "images").rename(batch / "images")
-    records, _ = read(copy)
+    records, _ = read(NAME, copy)
     assert [record.frame_id for record in records] == [record.frame_id for record in before]
     assert records[0].image.startswith("InterHand2.6M_5fps_batch1/images/train/")
 
 
 def test_real_annotations_project_into_their_boxes(shared: Path) -> None:
     root = shared / "samples/interhand2.6m"
-    records, entries = read(root)
+    records, entries = read(NAME, root)
     assert entries == []
     assert [(r.sequence, r.subject, r.camera) for r in records] == [
         ("Capture3/0390_dh_touchROM", "3-right", "400026"),
@@ -283,7 +264,7 @@ def test_real_annotations_project_into_their_boxes(shared: Path) -> None:
 def pairs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[FrameRecord], list[dict[str, Any]]]:
     """Records of the stand-in, and the pairs that the pipeline makes of them."""
     folder = tmp_path_factory.mktemp("pairs")
-    records, _ = read(root)
+    records, _ = read(NAME, root)
     manifests.write_records(records, folder / "records.parquet")
     table = manifests.read_records(folder / "records.parquet")
     parse(table, folder / "crops.arrow", folder / "scratch", Cutting(root, 80, 1.1, "none"))

@@ -14,6 +14,18 @@ _CROCO: dict[str, dict[str, Any]] = {
         img_size=64, patch_size=8, enc_embed_dim=96, enc_depth=4, enc_num_heads=3,
         dec_embed_dim=64, dec_depth=2, dec_num_heads=2,
     ),
+    "croco_mini_shallowdecoder_patch8_64": dict(
+        img_size=64, patch_size=8, enc_embed_dim=96, enc_depth=4, enc_num_heads=3,
+        dec_embed_dim=64, dec_depth=1, dec_num_heads=2,
+    ),
+    "croco_mini_deepdecoder_patch8_64": dict(
+        img_size=64, patch_size=8, enc_embed_dim=96, enc_depth=4, enc_num_heads=3,
+        dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
+    ),
+    "croco_mini_widedecoder_patch8_64": dict(
+        img_size=64, patch_size=8, enc_embed_dim=96, enc_depth=4, enc_num_heads=3,
+        dec_embed_dim=128, dec_depth=2, dec_num_heads=4,
+    ),
     "croco_small_patch16_224": dict(
         enc_embed_dim=384, enc_depth=12, enc_num_heads=6,
         dec_embed_dim=256, dec_depth=8, dec_num_heads=8,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
 
 
 class ParamsError(ValueError):
@@ -138,6 +139,8 @@ class Pretrain(Section):
     """A name of models.catalog."""
     init: str
     """An entry of import_weights, or another pre-training run."""
+    fresh_decoder: bool = False
+    """Take the encoder alone from `init`; the decoder is that of `network`, and starts anew."""
     pool: Literal["body", "hand", "static"]
     datasets: dict[str, Annotated[float, Field(gt=0)]]
     """Dataset -> sampling weight."""
@@ -151,6 +154,12 @@ class Pretrain(Section):
     warmup_steps: int
     batch: Positive
     optimizer: Optimizer
+    max_pairs: Positive | None = None
+    """Of each dataset and kind, spread evenly over its manifest; None = all there are to train on."""
+    baseline_degrees: Range | None = None
+    """Pairs of kind view only from this angle between their cameras on, and below that one; None = all."""
+    gap_s: Range | None = None
+    """Likewise pairs of kind pose, by the time between their images."""
     heldout: Share
     """Share of the pairs kept for validation, in whole groups that share frames."""
     jitter: Share
@@ -288,6 +297,8 @@ class Params(Section):
     awaiting: dict[str, Pretrain] = {}
     """Runs that are declared but have data sets that this version does not read."""
     body_mesh: BodyMesh
+    study: tuple[str, ...] = ()
+    """Runs of the study of what makes the reference pay, the first the one that the others change a thing or two of."""
     figure_3b: Figure3b
     figure_4: Figure4
     report: Report
@@ -312,6 +323,7 @@ class Params(Section):
             ("body_mesh.inits", self.body_mesh.inits),
             ("body_mesh.ablations", self.body_mesh.ablations),
             ("figure_3b.inits", self.figure_3b.inits),
+            ("study", self.study),
         ):
             for init in inits:
                 if init not in checkpoints:
@@ -350,11 +362,13 @@ def load(path: str | Path = "params.yaml") -> Params:
     content = {key: value for key, value in content.items() if not str(key).startswith("x-")}
     # All of these are pre-training runs; only the DVC graph keeps them apart, so that plain `dvc repro` makes the
     # headline and `make tables` the rest.
-    for section in ("ablations", "keypoints"):
+    study = content.get("study") or ()
+    for section in ("ablations", "keypoints", "study"):
         if isinstance(runs := content.pop(section, {}), dict) and isinstance(content.get("pretrain"), dict):
             if both := set(runs) & set(content["pretrain"]):
                 raise ParamsError(f"{path}: {sorted(both)} stand under {section} and elsewhere as well")
             content["pretrain"] = {**content["pretrain"], **runs}
+    content["study"] = list(study)
     try:
         return Params.model_validate(content)
     except ValidationError as error:

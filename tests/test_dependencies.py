@@ -82,6 +82,8 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
     # The network is that of the initial checkpoint.
     "pretrain": (["pipeline.training.pretrain"], {"models/catalog.py"}),
     "pretrain_ablation": (["pipeline.training.pretrain"], {"models/catalog.py"}),
+    # With a fresh decoder it is not.
+    "pretrain_study": (["pipeline.training.pretrain"], set()),
     "pretrain_keypoints": (["pipeline.training.pretrain"], {"models/catalog.py"}),
     "finetune_body_mesh": (["pipeline.tasks.body_mesh"], set()),
     "finetune_body_mesh_ablation": (["pipeline.tasks.body_mesh"], set()),

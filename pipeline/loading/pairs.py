@@ -2,7 +2,8 @@
 
 Which pairs, roles, crops, colours and hidden patches step k gets depends on (seed, k) alone, and on nothing that
 any process keeps: a resumed run goes on with the very next sample, and processes that share a step agree on it.
-Of a manifest only four columns of numbers are read, so that millions of pairs start as thousands do.
+Of a manifest only four columns are read (a fifth or sixth for a run that limits them), so that millions of pairs start
+as thousands do.
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ class Masking:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Which pairs a run leaves aside; None = none."""
+
+    max_pairs: int | None = None
+    """Training pairs of one dataset and kind, spread evenly over its manifest."""
+    baseline_degrees: tuple[float, float] | None = None
+    """From and below which angle between the cameras pairs of kind view are used, held-out ones as well."""
+    gap_s: tuple[float, float] | None = None
+    """Likewise the time between the two images of pairs of kind pose."""
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Draw:
     """All that chance decides about B pairs: a batch but for its pixels. Tensors on any device."""
 
@@ -110,6 +126,7 @@ class PairPool:
         kinds: weight of each kind of pair; kinds not named are left out.
         heldout: share of the groups that validation gets.
         size: side of the network's input, px.
+        limits: pairs beyond these are left out.
 
     Raises:
         ManifestError, CropsError: a file that is missing or damaged, or nothing at all to draw from.
@@ -125,9 +142,10 @@ class PairPool:
         masking: Masking,
         jitter: float,
         seed: int,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._pixels = [CropPixels(source.crops) for source in sources]
-        self._manifests = [_Manifest(source) for source in sources]
+        self._manifests = [_Manifest(source, limits) for source in sources]
         self._size, self._masking, self._jitter, self._seed = size, masking, jitter, seed
         self._cells: list[tuple[int, NDArray[np.int32]]] = []
         self._heldout: list[tuple[int, NDArray[np.int32]]] = []
@@ -144,6 +162,8 @@ class PairPool:
                 )
             for kind, weight in kinds.items():
                 rows, apart = manifest.rows(kind, heldout)
+                if limits.max_pairs is not None:
+                    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), limits.max_pairs)).astype(np.int64)]
                 if len(rows):
                     self._cells.append((index, rows))
                     weights.append(source.weight * weight)
@@ -195,6 +215,15 @@ class PairPool:
     def ids(self, batch: PairBatch) -> list[str]:
         """The `pair_id` of every pair."""
         return [self._manifests[source].ids[row] for source, row in batch.pairs.tolist()]
+
+    def kinds(self, batch: PairBatch) -> NDArray[np.str_]:
+        """(B,) the kind of every pair."""
+        return np.array([self._manifests[source].kind(row) for source, row in batch.pairs.tolist()])
+
+    def groups(self, batch: PairBatch) -> NDArray[np.int64]:
+        """(B,) a number for the group of every pair: those linked by common frames, of one recording, share theirs."""
+        ranks = [(source, self._manifests[source].rank(row)) for source, row in batch.pairs.tolist()]
+        return np.unique(ranks, axis=0, return_inverse=True)[1].ravel()
 
     def _draw_step(self, step: int, batch: int) -> Draw:
         cells, picks = self._order.draw(step * batch, batch)
@@ -258,13 +287,24 @@ class PairPool:
 class _Manifest:
     """The numbers of a pairs manifest that drawing takes; 16 bytes a pair."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, limits: Limits) -> None:
         self._path = source.pairs
-        table = read_pairs(source.pairs, ["kind", "target_crop", "reference_crop", "group_rank"])
+        bounds = {
+            ("view", "baseline_degrees"): limits.baseline_degrees,
+            ("pose", "dt_seconds"): limits.gap_s,
+        }
+        limited = {key: bound for key, bound in bounds.items() if bound is not None}
+        names = ["kind", "target_crop", "reference_crop", "group_rank", *(column for _, column in limited)]
+        table = read_pairs(source.pairs, names)
         self._targets, self._references = (
             table[name].to_numpy().astype(np.int32) for name in ("target_crop", "reference_crop")
         )
         self._kinds, self._ranks = table["kind"], table["group_rank"].to_numpy()
+        self._within = np.ones(len(self._ranks), bool)
+        for (kind, column), (low, high) in limited.items():
+            # A place in time before the target's is as far as one behind it; what is not known is beyond any limit.
+            value = np.abs(table[column].to_numpy())
+            self._within &= ~self._of(kind) | ((value >= low) & (value < high))
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -277,10 +317,19 @@ class _Manifest:
         """Rows of target and reference of a pair in the crops file."""
         return int(self._targets[row]), int(self._references[row])
 
+    def kind(self, row: int) -> str:
+        return str(self._kinds[row])
+
+    def rank(self, row: int) -> float:
+        return float(self._ranks[row])
+
     def rows(self, kind: Kind, heldout: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Rows of the pairs of a kind to train on, and of those held out."""
-        of_kind, apart = pc.equal(self._kinds, kind).to_numpy(), self._ranks < heldout
-        return tuple(np.flatnonzero(of_kind & chosen).astype(np.int32) for chosen in (~apart, apart))  # type: ignore[return-value]
+        used, apart = self._of(kind) & self._within, self._ranks < heldout
+        return tuple(np.flatnonzero(used & chosen).astype(np.int32) for chosen in (~apart, apart))  # type: ignore[return-value]
+
+    def _of(self, kind: str) -> NDArray[np.bool_]:
+        return np.asarray(pc.equal(self._kinds, kind).to_numpy())
 
     @cached_property
     def ids(self) -> list[str]:

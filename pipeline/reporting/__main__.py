@@ -16,7 +16,18 @@ from pathlib import Path
 
 from pipeline.layout import PROJECT, Layout
 from pipeline.process import plain
-from pipeline.reporting import claims, figures, metric_table, page, paper, pictures, studies, table_files, tables
+from pipeline.reporting import (
+    claims,
+    figures,
+    metric_table,
+    page,
+    paper,
+    pictures,
+    reference_study,
+    studies,
+    table_files,
+    tables,
+)
 from pipeline.reporting.metric_table import MetricTable
 from pipeline.run_spec import Params, load
 
@@ -40,9 +51,12 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     filled = tables.build(reference, metrics, params, layout)
     outcomes = claims.judge(reference.claims, filled)
     found = studies.studies(metrics, params)
-    plots = draw_plots(params, layout, metrics, filled, found)
+    study_of_reference = reference_study.reference_study(metrics, params)
+    plots = draw_plots(params, layout, metrics, filled, found, study_of_reference)
     galleries = pictures.galleries(layout, params)
-    html = page.render(reference, params, layout, metrics, filled, outcomes, plots, found, galleries)
+    html = page.render(
+        reference, params, layout, metrics, filled, outcomes, plots, found, study_of_reference, galleries
+    )
 
     aside = layout.report.with_name(f".{layout.report.name}.{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -54,6 +68,8 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
         metrics.write(aside / "metrics.csv", layout.root)
         for study in found:
             study.write(aside / "tables" / f"{study.id}.csv", layout.root)
+        if study_of_reference:
+            study_of_reference.write(aside / "tables" / "reference_study.csv", layout.root)
         for name, svg in _named(plots).items():
             (aside / "figures" / f"{name}.svg").write_text(svg)
         for gallery in galleries:
@@ -72,6 +88,7 @@ def draw_plots(
     metrics: MetricTable,
     filled: Mapping[str, tables.Filled],
     found: Sequence[studies.Study],
+    study_of_reference: reference_study.ReferenceStudy | None,
 ) -> page.Plots:
     """Every plot for which there is something to plot."""
     names = [*params.pretrain, *params.import_weights]
@@ -83,7 +100,11 @@ def draw_plots(
     histories = {name: history for name, history in histories.items() if history}
     together: dict[str, str] = {}
     for method, title in OBJECTIVES.items():
-        of_method = {name: history for name, history in histories.items() if params.pretrain[name].method == method}
+        of_method = {
+            name: history
+            for name, history in histories.items()
+            if params.pretrain[name].method == method and name not in params.study
+        }
         if of_method:
             together[title] = figures.loss_curves(of_method, names, f"{title}: {', '.join(of_method)}")
     task_losses: dict[tuple[str, str], str] = {}
@@ -113,7 +134,11 @@ def draw_plots(
             for name, history in histories.items()
         },
         task_losses=task_losses,
-        studies={study.id: figures.study_curves(study, names) for study in found},
+        studies={study.id: figures.study_curves(study, names) for study in found}
+        | {
+            factor.id: figures.factor_curves(factor)
+            for factor in (study_of_reference.factors if study_of_reference else ())
+        },
     )
 
 

@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pipeline.reporting.intervals import Interval
+from pipeline.reporting.reference_study import AGAINST, KINDS, Factor
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import heading
 from pipeline.reporting.tables import Cell, Filled
@@ -129,6 +131,44 @@ def study_curves(study: Study, names: Sequence[str]) -> str:
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
     panels[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def factor_curves(factor: Factor) -> str:
+    """What the true reference saves on the person's hidden patches, a panel per kind of pairs, and PA-MPJPE."""
+    figure, panels = _figure(8.4, 3.0, len(KINDS) + factor.fine_tuned)
+    places = {label: number for number, label in enumerate(factor.labels)}
+    dashes = dict(zip(factor.curves, ("-", "--", ":", "-.") * len(factor.curves), strict=False))
+    for axes, (kind, name) in zip(panels, KINDS.items(), strict=False):
+        for besides, curve in factor.curves.items():
+            for number, (against, reference) in enumerate(AGAINST.items()):
+                shown = {place.label: place.savings.get((kind, "person", against)) for place in curve}
+                label = f"{reference}, {besides}" if besides else reference
+                _with_bars(axes, places, shown, dashes[besides], COLOURS[number], label)
+        axes.axhline(0, color=INK, linewidth=0.6, alpha=0.4)
+        axes.set(title=f"{name} pairs", ylabel="loss the true reference saves")
+    if factor.fine_tuned:
+        for besides, curve in factor.curves.items():
+            _with_bars(
+                panels[-1], places, {place.label: place.pa_mpjpe for place in curve}, dashes[besides], INK, besides
+            )
+        panels[-1].set(title="after fine-tuning", ylabel="PA-MPJPE (mm)")
+    for axes in panels:
+        axes.set_xticks(list(places.values()), list(places), fontsize=7)
+        axes.set(xlabel=factor.title, xlim=(-0.3, len(places) - 0.7))
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    panels[0].legend(frameon=False, fontsize=7, title="against", title_fontsize=7)
+    return _svg(figure)
+
+
+def _with_bars(
+    axes: Axes, places: Mapping[str, int], shown: Mapping[str, Interval | None], dash: str, stroke: str, label: str
+) -> None:
+    known = {places[name]: found for name, found in shown.items() if found is not None}
+    axes.errorbar(
+        list(known), [found.mean for found in known.values()], [found.half_width or 0.0 for found in known.values()],
+        color=stroke, linestyle=dash, marker="o", markersize=4, linewidth=1.4, elinewidth=0.8, capsize=2, label=label,
+    )  # fmt: skip
 
 
 def _seeds(axes: Axes, cell: Cell, y: float, stroke: str) -> None:

@@ -57,8 +57,14 @@ def student_t(values: Sequence[float], confidence: float) -> Interval:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     if len(values) == 1:
         return Interval(float(values[0]), None, 1)
-    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
-    return Interval(fmean(values), quantile * stdev(values) / sqrt(len(values)), len(values))
+    return of_standard_error(fmean(values), stdev(values) / sqrt(len(values)), len(values), confidence)
+
+
+def of_standard_error(mean: float, error: float | None, num: int, confidence: float) -> Interval:
+    """The Student-t interval of a mean over `num` independent parts whose standard error is known; None = it is not."""
+    if error is None or num < 2:
+        return Interval(mean, None, num)
+    return Interval(mean, float(stdtrit(num - 1, 0.5 + confidence / 2)) * error, num)
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float) -> Interval | None:

@@ -48,6 +48,19 @@ class Checkpoint(BaseModel):
     sha256: str
 
 
+class Saving(BaseModel):
+    """By how much the true reference lowers a held-out loss; see `pipeline.training.completion.Saving`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    patches: str
+    against: str
+    saves: float
+    standard_error: float | None
+    recordings: int
+
+
 class MetricsFile(BaseModel):
     """One metrics file; keys beyond these are kept out of the tables but do not hurt."""
 
@@ -64,6 +77,7 @@ class MetricsFile(BaseModel):
     run: str | None = None
     snapshots: dict[str, str] = {}
     """Steps -> sha256 of the weights a pre-training had then."""
+    reference_saves: tuple[Saving, ...] = ()
     seed: int | None = None
     checkpoint: Checkpoint | None = None
     params_fingerprint: str | None = None

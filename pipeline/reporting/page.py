@@ -28,6 +28,7 @@ from pipeline.reporting.intervals import Interval, Verdict
 from pipeline.reporting.metric_table import Checkpoint, MetricsFile, MetricTable, Value
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
+from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
@@ -61,7 +62,7 @@ class Plots:
     task_losses: Mapping[tuple[str, str], str]
     """(stage, run) -> the curves of its fine-tunings."""
     studies: Mapping[str, str]
-    """Id of a study -> its curves."""
+    """Id of a study, or of a factor of the study of the reference -> its curves."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def render(
     outcomes: Sequence[Outcome],
     plots: Plots,
     studies: Sequence[Study],
+    study_of_reference: ReferenceStudy | None,
     galleries: Sequence[Gallery],
 ) -> str:
     """The page as text; the same arguments give the same text."""
@@ -135,12 +137,15 @@ def render(
                 (item for item in outcomes if item.ours is Verdict.NOT_RUN), lambda item: item.reason
             )
         ],
-        on_the_way=on_the_way(reference, metrics),
+        on_the_way=on_the_way(reference, metrics, params),
         mean_pose=mean_pose(metrics),
         any_stale=any(cell.stale for filled in tables.values() for cell in filled.cells.values()),
         plots=plots,
         studies=studies,
         study_metrics=METRICS,
+        study_of_reference=study_of_reference,
+        study_kinds=KINDS,
+        study_against=AGAINST,
         galleries=galleries,
         datasets=data_counts.count(layout, params),
         stages=stage_times(metrics),
@@ -221,11 +226,16 @@ def detail_id(cell: Cell) -> str:
     return f"run-{cell.stage}-{cell.run}"
 
 
-def on_the_way(reference: Reference, metrics: MetricTable) -> list[tuple[MetricsFile, list[tuple[str, Value]]]]:
-    """Metrics of stages that fill no table of the paper: pre-training, the parser, the bodies."""
+def on_the_way(
+    reference: Reference, metrics: MetricTable, params: Params
+) -> list[tuple[MetricsFile, list[tuple[str, Value]]]]:
+    """Metrics of stages that fill no table of the paper: pre-training, the parser, the bodies. Runs of the study, which
+    are many, stand in its own section."""
     in_tables = {task.stage for task in reference.rows.tasks.values()} | {"body_mesh_labels"}
     return [
-        (file, sorted(file.values.items())) for file in metrics.files if file.stage not in in_tables and file.values
+        (file, sorted(file.values.items()))
+        for file in metrics.files
+        if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in params.study)
     ]
 
 

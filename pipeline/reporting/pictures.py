@@ -165,7 +165,7 @@ def _completions(layout: Layout, params: Params) -> Gallery:
         "prediction lacks came from the reference.",
     )  # fmt: skip
     for run, spec in params.pretrain.items():
-        if spec.method != "keypoints":
+        if spec.method != "keypoints" and run not in params.study:
             _add_pretrained(gallery, layout, params, run, ("completion_*", "training_*"))
     return gallery
 

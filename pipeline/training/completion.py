@@ -87,35 +87,120 @@ def completion_losses(prediction: Tensor, target: Tensor, pairs: PairBatch, norm
     return {"loss": _mean(errors, pairs.hidden)} | _parts(errors, pairs.hidden, pairs.human)
 
 
-@torch.no_grad()
-def reference_use(model: CroCo | MAE, pairs: PairBatch, normalize: bool, chunk: int = 64) -> dict[str, float]:
-    """Completion loss of held-out pairs: with the true reference, a black one, and another pair's.
+PER_PERSON = "/human"
+"""Ends the names of losses over the hidden patches that show the person, where silhouettes tell."""
 
-    The differences measure what the second image adds. MAE, which takes none, has `true` alone,
-    measured with the very masks CroCo is measured with. Each comes again, as `<name>/human`, for the
-    hidden patches that show the person, where silhouettes tell.
+
+@torch.no_grad()
+def reference_use(
+    model: CroCo | MAE, pairs: PairBatch, groups: NDArray[np.int64], normalize: bool, chunk: int = 64
+) -> dict[str, NDArray[np.float64]]:
+    """Completion losses (B,) of held-out pairs by what stands as their reference.
+
+    `true` is the pair's own; `same` that of another pair of its recording, neither of its own two images: the same
+    looks in another view or pose; `other` that of another recording; `black` is black. What `true` saves against the
+    others measures what the second image adds, and which part of that is looks alone. MAE, which takes no reference,
+    has `true` alone, measured with the very masks CroCo is measured with. Each comes again with `PER_PERSON`. NaN are
+    pairs where a loss can not be had; names of which none can be had are left out.
+
+    Args:
+        groups: (B,) the recording of each pair; see `PairPool.groups`.
     """
     was_training = model.training
     model.eval()
-    sums: dict[str, float] = {}
-    order = torch.arange(len(pairs)).roll(1)
+    sources = {"true": np.arange(len(pairs))}
+    if not isinstance(model, MAE):
+        sources |= stand_ins(pairs, groups)
+    found: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(pairs)).split(chunk):
-        target, true = plain(pairs.target[rows]), plain(pairs.reference[rows])
-        references = {"true": true, "black": black_like(true), "shuffled": plain(pairs.reference[order[rows]])}
-        if isinstance(model, MAE):
-            references = {"true": true}
+        target, hidden = plain(pairs.target[rows]), pairs.hidden[rows]
+        references = {name: plain(pairs.reference[source[rows]]) for name, source in sources.items()}
+        if not isinstance(model, MAE):
+            references["black"] = black_like(target)
         for name, reference in references.items():
-            errors = patch_errors(_complete(model, target, reference, pairs.hidden[rows]).prediction, target, normalize)
-            per_image = (errors * pairs.hidden[rows]).sum(1) / pairs.hidden[rows].sum(1)
-            sums[name] = sums.get(name, 0.0) + float(per_image.sum())
-            human = pairs.hidden[rows] & pairs.human[rows]
-            per_human = (errors * human).sum() if human.any() else errors.sum() * 0
-            sums[f"{name}/human"] = sums.get(f"{name}/human", 0.0) + float(per_human)
+            errors = patch_errors(_complete(model, target, reference, hidden).prediction, target, normalize)
+            for part, where in (("", hidden), (PER_PERSON, hidden & pairs.human[rows])):
+                found.setdefault(name + part, []).append((errors * where).sum(1) / where.sum(1))
     model.train(was_training)
-    num_human = int((pairs.hidden & pairs.human).sum())
-    means = {name: total / len(pairs) for name, total in sums.items() if not name.endswith("/human")}
-    # Pairs without silhouettes, those of hands, have no such part.
-    return means | {name: total / num_human for name, total in sums.items() if name.endswith("/human") and num_human}
+    losses = {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+    for name, source in sources.items():
+        for part in ("", PER_PERSON):
+            losses[name + part][source < 0] = np.nan
+    return {name: loss for name, loss in losses.items() if not np.isnan(loss).all()}
+
+
+def stand_ins(pairs: PairBatch, groups: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Of each pair, the one whose reference stands in for its own (B,), -1 where there is none; see `reference_use`.
+
+    Manifests lie recording by recording: half a turn away are other people.
+    """
+    count = len(pairs)
+    number, places = np.arange(count), np.empty(count, np.int64)
+    order = np.lexsort(pairs.pairs.numpy().T[::-1])
+    places[order] = number
+    target, reference = (
+        [tuple(cut) for cut in cuts[:, :2].tolist()] for cuts in (pairs.target_cut, pairs.reference_cut)
+    )
+    names = {image: name for name, image in enumerate({*target, *reference})}
+    own, seen = (np.array([names[image] for image in images]) for images in (target, reference))
+    found = {}
+    for name, first in (("same", 1), ("other", count // 2)):
+        candidates = order[(places[:, None] + first + number) % count]
+        alike = groups[candidates] == groups[:, None]
+        of_pair = (seen[candidates] == own[:, None]) | (seen[candidates] == seen[:, None])
+        fits = alike & ~of_pair if name == "same" else ~alike
+        chosen = candidates[number, fits.argmax(1)]
+        found[name] = np.where(fits.any(1), chosen, -1)
+    return found
+
+
+@dataclass(frozen=True)
+class Saving:
+    """By how much the true reference lowers the loss of held-out pairs of one kind."""
+
+    kind: str
+    patches: str
+    """`hidden`: over all hidden patches; `person`: over those that show the person."""
+    against: str
+    """What stands as the reference instead: `same`, `other` or `black`; see `reference_use`."""
+    loss: float
+    """With the true reference."""
+    saves: float
+    standard_error: float | None
+    """Over recordings, whose pairs depend on each other; None with a single one."""
+    pairs: int
+    recordings: int
+
+
+def savings(losses: dict[str, NDArray[np.float64]], kinds: NDArray[np.str_], groups: NDArray[np.int64]) -> list[Saving]:
+    """Of every kind there is: what comes of the losses of `reference_use`."""
+    found = []
+    for kind in np.unique(kinds).tolist():
+        for part, patches in (("", "hidden"), (PER_PERSON, "person")):
+            for against in ("same", "other", "black"):
+                if against + part not in losses:
+                    continue
+                saved = losses[against + part] - losses["true" + part]
+                used = (kinds == kind) & ~np.isnan(saved)
+                if used.any():
+                    mean, error, recordings = clustered_mean(saved[used], groups[used])
+                    loss = float(losses["true" + part][used].mean())
+                    found.append(Saving(kind, patches, against, loss, mean, error, int(used.sum()), recordings))
+    return found
+
+
+def clustered_mean(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float | None, int]:
+    """Mean of values, its standard error where those of one group depend on each other, and the number of groups.
+
+    The error is that of Liang and Zeger ("Longitudinal data analysis using generalized linear models", 1986), with
+    G / (G - 1) for a small number of groups; None with one group.
+    """
+    mean = float(values.mean())
+    _, group = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group, values - mean)
+    count = len(sums)
+    error = None if count == 1 else float(np.sqrt((sums**2).sum() * count / (count - 1)) / len(values))
+    return mean, error, count
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,19 @@ from models.mae import MAE
 from pipeline import run_spec
 from pipeline.layout import Layout
 from pipeline.loading.keypoints import Keypoints
-from pipeline.loading.pairs import Masking, PairPool, Source
+from pipeline.loading.pairs import Limits, Masking, PairPool, Source
 from pipeline.process import die_with_parent, plain_errors
 from pipeline.run_spec import Params, ParamsError, Pretrain
 from pipeline.training import provenance
-from pipeline.training.completion import Completing, CrossCompletion, SingleCompletion, pictures, reference_use
+from pipeline.training.completion import (
+    Completing,
+    CrossCompletion,
+    Saving,
+    SingleCompletion,
+    pictures,
+    reference_use,
+    savings,
+)
 from pipeline.training.keypoints import (
     CompletionWithKeypoints,
     CrossCompletionWithKeypoints,
@@ -104,7 +113,14 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         run.visible_bucket,
     )
     pool = PairPool(
-        sources, run.kinds, heldout=run.heldout, size=model.img_size, masking=masking, jitter=run.jitter, seed=run.seed
+        sources,
+        run.kinds,
+        heldout=run.heldout,
+        size=model.img_size,
+        masking=masking,
+        jitter=run.jitter,
+        seed=run.seed,
+        limits=Limits(run.max_pairs, run.baseline_degrees, run.gap_s),
     )
     logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
     start = checkpoints.fingerprint(layout.checkpoint(run.init))
@@ -151,9 +167,10 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     model.cpu()
     _take_over(model, network)
     values: dict[str, Value] = {}
+    saved: list[Saving] = []
     drawn: Drawn = {}
     if run.method != "keypoints":
-        values |= validate(model, pool, run)
+        values, saved = validate(model, pool, run)
         drawn |= completion_pictures(model, pool, run)
     if previews is not None:
         drawn |= previews.drawn()
@@ -182,6 +199,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         run=name,
         seed=run.seed,
         pairs=pool.counts,
+        reference_saves=[asdict(saving) for saving in saved],
         snapshots={str(step): checkpoints.fingerprint(snapshot) for step, snapshot in snapshots.items()},
         speed=json.loads((scratch / "live" / "speed.json").read_text()),
     )
@@ -212,7 +230,9 @@ def _mention_other_states(name: str, scratch: Path) -> None:
 def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
     """The network of the run with its initial weights. Raises ParamsError when `init` is another network."""
     model = checkpoints.load(layout.checkpoint(run.init))
-    wanted = catalog.create(run.network)
+    wanted = catalog.create(run.network, run.seed)
+    if run.fresh_decoder:
+        model = _with_encoder_of(model, wanted)
     if type(model) is not type(wanted) or model.config != wanted.config:
         raise ParamsError(
             f"pretrain.{name}: init {run.init!r} is a {type(model).__name__} of another size than {run.network}; "
@@ -221,6 +241,14 @@ def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
     if not isinstance(model, MAE if run.method == "mae" else CroCo):
         raise ParamsError(f"pretrain.{name}: {run.network} is no network of method {run.method!r}")
     return model.train()
+
+
+def _with_encoder_of(initial: nn.Module, wanted: CroCo | MAE) -> nn.Module:
+    """`wanted` with the encoder of `initial`; `initial` itself where their encoders differ."""
+    if not isinstance(initial, CroCo | MAE) or encoder_of(initial).config != encoder_of(wanted).config:
+        return initial
+    wanted.load_state_dict(encoder_of(initial).state_dict(), strict=False)
+    return wanted
 
 
 def learning(
@@ -246,24 +274,27 @@ def pair_sources(run: Pretrain, layout: Layout) -> list[Source]:
     ]
 
 
-def validate(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> dict[str, Value]:
-    """Losses on the held-out pairs; empty when none are held out."""
+def validate(model: CroCo | MAE, pool: PairPool, run: Pretrain) -> tuple[dict[str, Value], list[Saving]]:
+    """Losses on the held-out pairs, and what their references save; nothing when none are held out."""
     pairs = pool.validation(MAX_VALIDATION)
     if pairs is None:
         logger.warning("no pairs are held out: no validation")
-        return {}
+        return {}, []
     unit = "squared error of normalised patches" if run.normalize else "squared error"
-    losses = reference_use(model, pairs, run.normalize)
+    groups = pool.groups(pairs)
+    losses = reference_use(model, pairs, groups, run.normalize)
     names = {
         "true": "heldout_loss",
+        "same": "heldout_loss_same_recording",
+        "other": "heldout_loss_other_reference",
         "black": "heldout_loss_black_reference",
-        "shuffled": "heldout_loss_other_reference",
     }
     values = {}
     for key, loss in losses.items():
         kind, _, part = key.partition("/")
-        values[names[kind] + (f"_{part}" if part else "")] = Value(loss, unit, len(pairs))
-    return values
+        known = loss[~np.isnan(loss)]
+        values[names[kind] + (f"_{part}" if part else "")] = Value(float(known.mean()), unit, len(known))
+    return values, savings(losses, pool.kinds(pairs), groups)
 
 
 Drawn = dict[str, tuple[NDArray[np.uint8], str]]
@@ -364,7 +395,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
-    parser.add_argument("--run", required=True, help="row of `pretrain`, `ablations` or `keypoints` to run")
+    parser.add_argument("--run", required=True, help="row of `pretrain`, `ablations`, `keypoints` or `study` to run")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()

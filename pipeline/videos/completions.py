@@ -22,7 +22,7 @@ from pipeline.frames import Pixels
 from pipeline.loading.pairs import Masking, PairPool, Source
 from pipeline.manifests import read_pairs, read_records
 from pipeline.run_spec import Params
-from pipeline.training.completion import pictures, reference_use
+from pipeline.training.completion import PER_PERSON, pictures, reference_use
 from pipeline.videos.sheets import titled, write_sheet
 
 COLUMNS = {
@@ -47,7 +47,7 @@ class Completions:
     measured: int
     """Pairs behind the losses."""
     losses: dict[str, float]
-    """Loss over hidden patches with the `true` reference, a `black` one and one of a `shuffled` pair."""
+    """Loss over hidden patches by what stands as the reference; see `reference_use`."""
 
     def text(self) -> str:
         """Markdown in a few lines."""
@@ -91,7 +91,8 @@ def complete_pairs(
     )
     shown = pool.batch(0, count)
     measured = pool.batch(1, min(NUM_MEASURED, max(2, sum(pool.counts.values()))))
-    losses = {name: loss for name, loss in reference_use(model, measured, run.normalize).items() if "/" not in name}
+    of_pairs = reference_use(model, measured, pool.groups(measured), run.normalize)
+    losses = {name: float(np.nanmean(loss)) for name, loss in of_pairs.items() if not name.endswith(PER_PERSON)}
     drawn = pictures(model, shown, run.normalize)
     columns = {name: title for name, title in COLUMNS.items() if name in drawn}
     rows = [np.hstack([_framed(drawn[name][number], columns[name]) for name in columns]) for number in range(count)]

@@ -40,6 +40,7 @@ def small_params() -> dict[str, Any]:
     params["parser"] |= {"steps": 6, "batch": 4}
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
     params["ablations"] = {name: params["ablations"][name] for name in ("croco_body_uniform", "croco_hand")}
+    params["study"] = {}
     params["keypoints"] = {name: params["keypoints"][name] for name in ("keypoints_body",)}
     params["body_mesh"]["ablations"] = ["croco_body_uniform", "keypoints_body"]
     for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):

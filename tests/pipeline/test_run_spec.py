@@ -28,6 +28,14 @@ def test_the_file_of_the_project_is_valid():
     assert run_spec.load(ROOT / "params.yaml").scale == "mini"
 
 
+def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
+    params = run_spec.load(ROOT / "params.yaml")
+    assert params.study[0] == "study"
+    assert set(params.study) < set(params.pretrain)
+    with pytest.raises(ParamsError, match=r"\['croco_body'\] stand under study and elsewhere as well"):
+        run_spec.load(changed(tmp_path, "study", "croco_body", value={}))
+
+
 @pytest.mark.parametrize(
     "path, value, message",
     [

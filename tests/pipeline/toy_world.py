@@ -94,8 +94,8 @@ def write_pool(
                         "target_patch_mask": patches,
                         "reference_patch_mask": patches,
                         "num_patches": 64,
-                        "dt_seconds": 0.5 if kind == "pose" else None,
-                        "baseline_degrees": None,
+                        "dt_seconds": (-1) ** frame * 0.5 * frame if kind == "pose" else None,
+                        "baseline_degrees": 30.0 * frame if kind == "view" else None,
                     }
                 )
     write_crops(layout.crops(pool, dataset), crops, STORED)

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.layout import Layout
 from pipeline.loading.crop_pixels import CropPixels
-from pipeline.loading.pairs import Masking, PairBatch, PairPool, Source
+from pipeline.loading.pairs import Limits, Masking, PairBatch, PairPool, Source
 from pipeline.manifests import ManifestError, read_pairs
 from tests.pipeline.toy_world import write_pool
 
@@ -171,3 +171,33 @@ def test_validation_shows_plain_centre_crops_of_held_out_pairs(layout: Layout) -
 def test_a_file_too_large_to_keep_is_decoded_at_every_use_with_the_same_pixels(layout: Layout) -> None:
     path, rows = layout.crops("body", "aist"), np.array([3, 0, 3, 7])
     assert (CropPixels(path, kept_bytes=0).images(rows) == CropPixels(path).images(rows)).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "column", "low", "high"),
+    [
+        (Limits(baseline_degrees=(30, 75)), "baseline_degrees", 30, 75),
+        (Limits(gap_s=(0.5, 1.25)), "dt_seconds", 0.5, 1.25),
+    ],
+)
+def test_pairs_beyond_a_limit_are_neither_trained_on_nor_held_out(
+    layout: Layout, limits: Limits, column: str, low: float, high: float
+) -> None:
+    rows = read_pairs(layout.pairs("body", "aist")).to_pylist()
+    within = {row["pair_id"] for row in rows if row[column] is None or low <= abs(row[column]) < high}
+    assert 0 < len(within) < len(rows)
+    everything = pool(layout, {"aist": 1}, limits=limits)
+    assert set(drawn(everything, 10 * everything.epoch)) == within
+    some = pool(layout, {"aist": 1}, limits=limits, heldout=0.5)
+    heldout = some.validation(1000)
+    assert heldout is not None
+    assert set(some.ids(heldout)) == within - set(drawn(some, 10 * some.epoch)) != set()
+
+
+def test_few_pairs_are_spread_evenly_over_the_manifest(layout: Layout) -> None:
+    ids = read_pairs(layout.pairs("body", "synthetic"))["pair_id"].to_pylist()
+    some = pool(layout, {"synthetic": 1, "3dpw": 1}, limits=Limits(max_pairs=5))
+    assert some.counts == {"synthetic/view": 5, "3dpw/pose": 5}
+    places = [ids.index(name) for name in set(drawn(some, 100)) if name in ids]
+    assert sorted(places) == [0, 8, 17, 26, 35]
+    assert pool(layout, {"synthetic": 1}, limits=Limits(max_pairs=1000)).counts == {"synthetic/view": len(ids)}

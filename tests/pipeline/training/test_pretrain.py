@@ -17,7 +17,7 @@ from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
 from pipeline.training.completion import black_like, plain, to_uint8
-from pipeline.training.pretrain import pretrain
+from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
@@ -73,6 +73,15 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert metrics.checkpoint is not None
     assert metrics.checkpoint.sha256 == checkpoints.fingerprint(layout.checkpoint(run))
     assert metrics.values["heldout_loss"].n
+    if run == "croco_body":
+        losses = metrics.values["heldout_loss_other_reference"].value, metrics.values["heldout_loss"].value
+        of_all = [item for item in metrics.reference_saves if (item.against, item.patches) == ("other", "hidden")]
+        assert {item.kind for item in of_all} == {"view", "pose"}
+        low, high = sorted(item.saves for item in of_all)
+        assert low <= losses[0] - losses[1] <= high
+        assert all((item.standard_error is None) == (item.recordings == 1) for item in of_all)
+    else:
+        assert metrics.reference_saves == ()
     history = read_history(layout.history("pretrain", run))
     assert [line["step"] for line in history] == list(range(1, STEPS + 1))
     assert history[-1]["loss"] < history[0]["loss"]
@@ -202,6 +211,30 @@ def test_a_network_that_is_not_the_initial_weights_is_refused_by_name(layout: La
     params, _ = small_params(layout.root, **SMALL, pretrain__croco_body__init="random_mae")
     with pytest.raises(ParamsError, match=r"pretrain\.croco_body: init 'random_mae' is a MAE"):
         pretrain("croco_body", params, layout)
+
+
+def test_a_fresh_decoder_may_have_another_size_than_the_initial_weights(layout: Layout) -> None:
+    wide = {"pretrain__croco_body__network": "croco_mini_widedecoder_patch8_64"}
+    params, _ = small_params(layout.root, **SMALL, **wide)
+    with pytest.raises(ParamsError, match="is a CroCo of another size than croco_mini_widedecoder_patch8_64"):
+        initial_model("croco_body", params.pretrain["croco_body"], layout)
+    params, _ = small_params(layout.root, **SMALL, **wide, pretrain__croco_body__fresh_decoder=True)
+    model = initial_model("croco_body", params.pretrain["croco_body"], layout)
+    assert model.config["dec_embed_dim"] == 128
+    start = checkpoints.load_pretrained(layout.checkpoint("random")).state_dict()
+    shared = [name for name in start if name.startswith(("enc_", "patch_embed"))]
+    assert len(shared) > 40
+    assert all(torch.equal(model.state_dict()[name], start[name]) for name in shared)
+
+
+def test_a_fresh_decoder_is_another_than_that_of_the_initial_weights(layout: Layout) -> None:
+    changes = {"pretrain__croco_body__fresh_decoder": True, "pretrain__croco_body__seed": 1}
+    params, _ = small_params(layout.root, **SMALL, **changes)
+    model = initial_model("croco_body", params.pretrain["croco_body"], layout).state_dict()
+    start = checkpoints.load_pretrained(layout.checkpoint("random")).state_dict()
+    name = "dec_blocks.0.attn.qkv.weight"
+    assert not torch.equal(model[name], start[name])
+    assert torch.equal(model["enc_blocks.0.attn.qkv.weight"], start["enc_blocks.0.attn.qkv.weight"])
 
 
 def test_an_unknown_run_names_the_known_ones(layout: Layout) -> None:

@@ -80,7 +80,7 @@ def test_a_sample_of_pairs_is_completed_and_measured(
     checkpoint = _checkpoint(tmp_path, params, run)
     done = complete_pairs(checkpoint, *files, tmp_path / "out", params, count=4)
     assert done.drawn == 4 and done.measured >= 2
-    assert set(done.losses) == ({"true", "black", "shuffled"} if columns == 5 else {"true"})
+    assert set(done.losses) == ({"true", "same", "black"} if columns == 5 else {"true"})
     assert all(np.isfinite(loss) and loss > 0 for loss in done.losses.values())
     assert all(f"| {name} | {loss:.4f} |" in done.text() for name, loss in done.losses.items())
     sheet = read_image(done.sheet)

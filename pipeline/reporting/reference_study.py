@@ -1,0 +1,271 @@
+"""The study of what makes the reference pay (`study` in params.yaml): curves over whatever its runs change.
+
+The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
+parameter; one that changes two is on a second curve of it, if enough others share the second change.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.reporting.intervals import Interval, Verdict, above, of_standard_error, ordered, student_t
+from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.staleness import why_stale
+from pipeline.run_spec import Params
+
+TITLES = {
+    "mask_ratio": "Mask ratio",
+    "masking": "Masking",
+    "max_pairs": "Pairs of each data set and kind",
+    "baseline_degrees": "Angle between the views, degrees",
+    "gap_s": "Time between the poses, s",
+    "network": "Network",
+    "steps": "Steps of pre-training",
+    "kinds": "Kinds of pairs",
+}
+"""Parameters by name; any other goes by its key."""
+KINDS = {"view": "cross-view", "pose": "cross-pose"}
+AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
+"""What stands for the true reference; see `pipeline.training.completion.reference_use`."""
+LEAST_OF_A_SECOND_CURVE = 3
+
+COLUMNS = (
+    *("varies", "value", "besides", "run"),
+    *("metric", "kind", "patches", "against", "mean", "half_width", "num", "files"),
+)
+
+Key = tuple[str, str, str]
+"""Kind, patches, against."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One run at its place on a curve."""
+
+    label: str
+    """The value of what the curve varies."""
+    run: str
+    file: MetricsFile
+    savings: Mapping[Key, Interval]
+    """By how much the true reference lowers the held-out loss; intervals over recordings."""
+    pa_mpjpe: Interval | None
+    """After fine-tuning, mm; over its seeds. None where the run was not fine-tuned."""
+    tuned: tuple[MetricsFile, ...]
+    stale: str | None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One parameter that runs vary: curves by what else they change, "" for the usual rest."""
+
+    key: str
+    labels: tuple[str, ...]
+    """Values in order."""
+    curves: Mapping[str, tuple[Place, ...]]
+
+    @property
+    def id(self) -> str:
+        return f"study-{self.key}"
+
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.key, self.key.replace("_", " ").capitalize())
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether more than one of the places was fine-tuned."""
+        return sum(place.pa_mpjpe is not None for places in self.curves.values() for place in places) > 1
+
+
+@dataclass(frozen=True)
+class ReferenceStudy:
+    usual: Place
+    factors: tuple[Factor, ...]
+    findings: tuple[str, ...]
+    """What the numbers say, in sentences."""
+
+    def write(self, path: Path, relative_to: Path) -> None:
+        """Every number as CSV, with the file it comes from."""
+        with path.open("w", newline="") as out:
+            rows = csv.writer(out, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            for factor in self.factors:
+                for besides, places in factor.curves.items():
+                    for place in places:
+                        head = [factor.key, place.label, besides, place.run]
+                        for key, found in place.savings.items():
+                            rows.writerow([*head, "saving", *key, *_numbers(found), _names([place.file], relative_to)])
+                        if place.pa_mpjpe:
+                            files = _names(place.tuned, relative_to)
+                            rows.writerow([*head, "pa_mpjpe", "", "", "", *_numbers(place.pa_mpjpe), files])
+
+
+def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | None:
+    """As far as it has been run; None where its first run, or everything else, has not."""
+    measured = {run: file for run in params.study for file in metrics.of("pretrain", run) if file.reference_saves}
+    if len(measured) < 2 or (first := params.study[0]) not in measured:
+        return None
+    specs = {run: params.pretrain[run].model_dump() for run in measured}
+    changes = {run: {key: spec[key] for key in spec if spec[key] != specs[first][key]} for run, spec in specs.items()}
+    places = {run: _place(file, metrics, params) for run, file in measured.items()}
+    factors = []
+    for key in dict.fromkeys(key for changed in changes.values() for key in changed):
+        values = _in_order([spec[key] for run, spec in specs.items() if run == first or key in changes[run]])
+        labels = [_label(value, specs[first][key]) for value in values]
+        curves: dict[str, list[Place]] = {}
+        for value, label in zip(values, labels, strict=True):
+            for run, changed in changes.items():
+                if specs[run][key] == value:
+                    besides = ", ".join(f"{other}: {_label(changed[other])}" for other in changed if other != key)
+                    curves.setdefault(besides, []).append(replace(places[run], label=label))
+        kept = {
+            besides: tuple(curve)
+            for besides, curve in curves.items()
+            if len(curve) >= (2 if not besides else LEAST_OF_A_SECOND_CURVE)
+        }
+        if kept:
+            used = {place.label for curve in kept.values() for place in curve}
+            factors.append(Factor(key, tuple(label for label in labels if label in used), kept))
+    findings = [
+        *_of_the_usual(places[first]),
+        *filter(None, map(_extremes, factors)),
+        *_of_fine_tuning(places, metrics, params),
+    ]
+    return ReferenceStudy(places[first], tuple(factors), tuple(findings))
+
+
+def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
+    """A run, its label still to be given."""
+    confidence = params.report.confidence
+    savings = {
+        (item.kind, item.patches, item.against): of_standard_error(
+            item.saves, item.standard_error, item.recordings, confidence
+        )
+        for item in file.reference_saves
+    }
+    tuned = tuple(metrics.of("body_mesh", file.name, params.body_mesh.seeds))
+    errors = [found.values["pa_mpjpe"].value for found in tuned if "pa_mpjpe" in found.values]
+    stale = next(filter(None, (why_stale(found, metrics, params) for found in (file, *tuned))), None)
+    return Place("", file.name, file, savings, student_t(errors, confidence) if errors else None, tuned, stale)
+
+
+def _in_order(values: Sequence[Any]) -> list[Any]:
+    """Different values: numbers and ranges by size, None (no limit) last, others as they come."""
+    different = [value for number, value in enumerate(values) if value not in values[:number]]
+    known = [value for value in different if value is not None]
+    if all(isinstance(value, int | float | tuple) for value in known):
+        known.sort()
+    return known + [None] * (None in different)
+
+
+def _label(value: Any, usual: Any = None) -> str:
+    """A value in few words; of names only the words in which they differ from the usual one."""
+    if value is None:
+        return "all"
+    if isinstance(value, tuple | list):
+        return " to ".join(_label(end) for end in value)
+    if isinstance(value, dict):
+        return ", ".join(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"
+    if isinstance(usual, str) and "_" in usual:
+        return " ".join(word for word in value.split("_") if word not in usual.split("_")) or "usual"
+    return str(value)
+
+
+def _of_the_usual(usual: Place) -> list[str]:
+    """What the reference gives in the usual run, and which part of that is looks."""
+    found = []
+    for kind, name in KINDS.items():
+        other, same = (usual.savings.get((kind, "person", against)) for against in ("other", "same"))
+        if other is None:
+            continue
+        text = f"{usual.run}, {name} pairs: the true reference instead of another recording's {_moves(other)}."
+        if same is not None:
+            text += f" Instead of another image of the same recording, which shows the same looks, it {_moves(same)}"
+            if above(other) is Verdict.HOLDS and above(same) is not Verdict.HOLDS:
+                text += ": what it is seen to give is looks, and nothing of this very view or pose"
+            elif above(other) is Verdict.HOLDS and same.mean < other.mean:
+                text += f": {same.mean / other.mean:.0%} of what it gives is of this very view or pose, the rest looks"
+            text += "."
+        found.append(text)
+    return found
+
+
+def _moves(saving: Interval) -> str:
+    how = {Verdict.HOLDS: "lowers", Verdict.FAILS: "raises"}.get(above(saving))
+    if how is None:
+        return f"is not seen to change the loss over the person's hidden patches ({_text(saving)} lower)"
+    return f"{how} the loss over the person's hidden patches by {_text(saving if saving.mean > 0 else -saving)}"
+
+
+def _extremes(factor: Factor) -> str | None:
+    """Where on the usual curve the reference saves most and least, for each kind of pairs."""
+    parts = []
+    for kind, name in KINDS.items():
+        key = (kind, "person", "other")
+        shown = [place for place in factor.curves.get("", ()) if key in place.savings]
+        if len(shown) < 2:
+            continue
+        most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
+        apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
+        parts.append(
+            f"in {name} pairs most at {most.label} ({_text(most.savings[key])}) and least at {least.label} "
+            f"({_text(least.savings[key])}), intervals that {'lie apart' if apart else 'overlap'}"
+        )
+    return f"{factor.title}: against another recording's, the reference saves {'; '.join(parts)}." if parts else None
+
+
+def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: Params) -> list[str]:
+    """Whether pre-training, and a reference that saves more, make fine-tuning better."""
+    tuned = {run: place for run, place in places.items() if place.pa_mpjpe is not None}
+    init = params.pretrain[params.study[0]].init
+    start = [
+        file.values["pa_mpjpe"].value
+        for file in metrics.of("body_mesh", init, params.body_mesh.seeds)
+        if "pa_mpjpe" in file.values
+    ]
+    if len(tuned) < 2 or not start:
+        return []
+    without = student_t(start, params.report.confidence)
+    errors = {run: place.pa_mpjpe for run, place in tuned.items() if place.pa_mpjpe}
+    better = [run for run, error in errors.items() if ordered(error, without) is Verdict.HOLDS]
+    best = min(errors, key=lambda run: errors[run].mean)
+    found = [
+        f"Fine-tuning: of {len(errors)} pre-trainings {len(better)} end below the PA-MPJPE of {init} weights "
+        f"({_text(without, 1)} mm), intervals apart; best is {best} with {_text(errors[best], 1)} mm."
+    ]
+    for kind, name in KINDS.items():
+        saved = {
+            run: place.savings[kind, "person", "other"].mean
+            for run, place in tuned.items()
+            if (kind, "person", "other") in place.savings
+        }
+        if len(saved) > 1:
+            most = max(saved, key=saved.__getitem__)
+            found.append(
+                f"Of those fine-tuned, the reference saves most in {name} pairs in {most}, "
+                + (
+                    "the very one that is best after fine-tuning."
+                    if most == best
+                    else f"with {_text(errors[most], 1)} mm."
+                )
+            )
+    return found
+
+
+def _text(found: Interval, decimals: int = 4) -> str:
+    half = "" if found.half_width is None else f" ± {found.half_width:.{decimals}f}"
+    return f"{found.mean:.{decimals}f}{half}"
+
+
+def _numbers(found: Interval) -> tuple[str, str, int]:
+    return f"{found.mean:.5f}", "" if found.half_width is None else f"{found.half_width:.5f}", found.num
+
+
+def _names(files: Sequence[MetricsFile], relative_to: Path) -> str:
+    return " ".join(file.path.relative_to(relative_to).as_posix() for file in files)

@@ -1,0 +1,196 @@
+"""The study of the reference: which runs make which curve, what the sentences say, and that page and files show it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline.layout import Layout
+from pipeline.reporting import metric_table
+from pipeline.reporting.__main__ import main
+from pipeline.reporting.reference_study import ReferenceStudy, reference_study
+from pipeline.run_spec import Params, pretrain_fingerprint
+
+ERROR = 0.002
+RECORDINGS = 11
+HALF_WIDTH = 0.0044563
+"""Of the 95 % interval with that error: 2.228139 times it."""
+
+
+def measure(
+    layout: Layout, params: Params, run: str, saved: Mapping[tuple[str, str], float], **changes: object
+) -> None:
+    """Metrics of one pre-training; `saved` maps kind and what stands in to the saving, on the person and at large."""
+    path = layout.metrics("pretrain", run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savings = [
+        {
+            "kind": kind,
+            "patches": patches,
+            "against": against,
+            "loss": 0.7,
+            "saves": value if patches == "person" else 10 * value,
+            "standard_error": ERROR,
+            "pairs": 200,
+            "recordings": RECORDINGS,
+        }
+        for (kind, against), value in saved.items()
+        for patches in ("hidden", "person")
+    ]
+    facts = {
+        "stage": "pretrain",
+        "scale": layout.scale,
+        "run": run,
+        "seed": 0,
+        "values": {"heldout_loss": {"value": 0.5, "unit": "squared error", "n": 512}},
+        "reference_saves": savings,
+        "params_fingerprint": pretrain_fingerprint(run, params),
+    }
+    path.write_text(json.dumps(facts | changes))
+
+
+def found(layout: Layout, params: Params) -> ReferenceStudy:
+    study = reference_study(metric_table.read(layout), params)
+    assert study is not None
+    return study
+
+
+def test_a_run_that_changes_one_thing_is_a_place_beside_the_usual_one(layout: Layout, params: Params) -> None:
+    for run, value in (("study_mask_95", 0.03), ("study", 0.01), ("study_mask_90", 0.02)):
+        measure(layout, params, run, {("view", "other"): value})
+    (factor,) = found(layout, params).factors
+    assert (factor.key, factor.title, factor.labels) == ("mask_ratio", "Mask ratio", ("0.75", "0.9", "0.95"))
+    assert list(factor.curves) == [""]
+    places = factor.curves[""]
+    assert [place.run for place in places] == ["study", "study_mask_90", "study_mask_95"]
+    saving = places[1].savings["view", "person", "other"]
+    assert (saving.mean, saving.half_width) == (0.02, pytest.approx(HALF_WIDTH, rel=1e-4))
+    assert places[1].savings["view", "hidden", "other"].mean == 0.2
+
+
+def test_runs_that_share_a_second_change_are_a_curve_of_their_own(layout: Layout, params: Params) -> None:
+    for run in ("study", "study_mask_90", "study_uniform", "study_uniform_90"):
+        measure(layout, params, run, {("view", "other"): 0.01})
+    factors = {factor.key: factor for factor in found(layout, params).factors}
+    assert {key: list(factor.curves) for key, factor in factors.items()} == {"mask_ratio": [""], "masking": [""]}
+    measure(layout, params, "study_uniform_95", {("view", "other"): 0.01})
+    measure(layout, params, "study_mask_95", {("view", "other"): 0.01})
+    factors = {factor.key: factor for factor in found(layout, params).factors}
+    assert [place.run for place in factors["mask_ratio"].curves["masking: uniform"]] == [
+        "study_uniform",
+        "study_uniform_90",
+        "study_uniform_95",
+    ]
+    assert [place.run for place in factors["masking"].curves[""]] == ["study", "study_uniform"]
+
+
+def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, params: Params) -> None:
+    for run in params.study:
+        measure(layout, params, run, {("view", "other"): 0.01})
+    labels = {factor.key: factor.labels for factor in found(layout, params).factors}
+    assert labels["max_pairs"] == ("30", "100", "300", "all")
+    assert labels["baseline_degrees"] == ("0 to 45", "45 to 90", "90 to 181", "all")
+    assert labels["network"] == ("usual", "shallowdecoder", "deepdecoder", "widedecoder")
+    assert labels["steps"] == ("300", "600", "1200", "2400")
+    assert labels["kinds"] == ("view, pose", "view", "pose")
+    places = {
+        place.run for factor in found(layout, params).factors for places in factor.curves.values() for place in places
+    }
+    assert places == set(params.study)
+
+
+def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: Layout, params: Params) -> None:
+    measure(layout, params, "study_mask_90", {("view", "other"): 0.01})
+    measure(layout, params, "study_mask_95", {("view", "other"): 0.01})
+    assert reference_study(metric_table.read(layout), params) is None
+    layout.metrics("pretrain", "study_mask_95").unlink()
+    layout.metrics("pretrain", "study_mask_90").unlink()
+    measure(layout, params, "study", {("view", "other"): 0.01})
+    assert reference_study(metric_table.read(layout), params) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "same", "says"),
+    [
+        (0.05, 0.001, "lowers the loss over the person's hidden patches by 0.0500 ± 0.0045. Instead of another image"),
+        (0.05, 0.001, "lower): what it is seen to give is looks, and nothing of this very view or pose."),
+        (0.05, 0.01, "by 0.0100 ± 0.0045: 20% of what it gives is of this very view or pose, the rest looks."),
+        (-0.05, 0.001, "instead of another recording's raises the loss over the person's hidden patches by 0.0500"),
+        (0.001, 0.001, "is not seen to change the loss over the person's hidden patches (0.0010 ± 0.0045 lower)"),
+    ],
+)
+def test_the_first_sentence_follows_the_numbers(
+    layout: Layout, params: Params, other: float, same: float, says: str
+) -> None:
+    measure(layout, params, "study", {("pose", "other"): other, ("pose", "same"): same})
+    measure(layout, params, "study_mask_90", {("pose", "other"): other})
+    (sentence, *_) = found(layout, params).findings
+    assert sentence.startswith("study, cross-pose pairs: ")
+    assert says in sentence
+
+
+@pytest.mark.parametrize(("least", "intervals"), [(0.01, "lie apart"), (0.049, "overlap")])
+def test_a_factor_names_its_extremes_and_whether_they_differ(
+    layout: Layout, params: Params, least: float, intervals: str
+) -> None:
+    measure(layout, params, "study", {("view", "other"): least})
+    measure(layout, params, "study_mask_90", {("view", "other"): 0.05})
+    assert found(layout, params).findings[-1] == (
+        "Mask ratio: against another recording's, the reference saves in cross-view pairs most at 0.9 "
+        f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}."
+    )
+
+
+def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, params: Params, write_metrics) -> None:
+    for run, saved, error in (("random", None, 120.0), ("study", 0.01, 110.0), ("study_mask_90", 0.05, 119.0)):
+        if saved is not None:
+            measure(layout, params, run, {("view", "other"): saved})
+        for seed in range(3):
+            write_metrics(run, seed, error + seed)
+    *_, pays, saves = found(layout, params).findings
+    assert pays == (
+        "Fine-tuning: of 2 pre-trainings 1 end below the PA-MPJPE of random weights (121.0 ± 2.5 mm), intervals apart; "
+        "best is study with 111.0 ± 2.5 mm."
+    )
+    assert saves == (
+        "Of those fine-tuned, the reference saves most in cross-view pairs in study_mask_90, with 120.0 ± 2.5 mm."
+    )
+
+
+def test_a_run_of_other_parameters_is_out_of_date(layout: Layout, params: Params) -> None:
+    measure(layout, params, "study", {("view", "other"): 0.01})
+    measure(layout, params, "study_mask_90", {("view", "other"): 0.01}, params_fingerprint="0" * 16)
+    (factor,) = found(layout, params).factors
+    usual, changed = factor.curves[""]
+    assert usual.stale is None
+    assert changed.stale == "measured with other parameters than params.yaml has now"
+
+
+def test_page_and_files_show_the_study(measured: Layout, params: Params, write_metrics) -> None:
+    saved = {("view", "other"): 0.0123, ("view", "same"): 0.001, ("pose", "black"): 0.03}
+    for run in ("study", "study_mask_90", "study_mask_95"):
+        measure(measured, params, run, saved)
+    for run in ("study", "study_mask_90"):
+        for seed in range(3):
+            write_metrics(run, seed, 115.0 + seed)
+    (measured.root / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
+    assert main(["--params", str(measured.root / "params.yaml"), "--root", str(measured.root)]) == 0
+    page = (measured.report / "index.html").read_text()
+    assert "What makes the reference pay" in page
+    assert "+0.0123 ± 0.0045" in page
+    assert "study <small>pretrain</small>" not in page
+    assert (measured.report / "figures" / "study-mask_ratio.svg").read_text().startswith("<svg")
+    with (measured.report / "tables" / "reference_study.csv").open(newline="") as content:
+        rows = list(csv.DictReader(content))
+    (row,) = [
+        row
+        for row in rows
+        if (row["run"], row["kind"], row["patches"], row["against"]) == ("study_mask_90", "view", "person", "other")
+    ]
+    assert (row["varies"], row["value"], row["mean"], row["num"]) == ("mask_ratio", "0.9", "0.01230", str(RECORDINGS))
+    assert row["files"] == "reports/metrics/mini/pretrain/study_mask_90.json"
+    (tuned,) = [row for row in rows if row["metric"] == "pa_mpjpe" and row["run"] == "study"]
+    assert (float(tuned["mean"]), tuned["num"]) == (116.0, "3")

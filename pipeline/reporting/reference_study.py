@@ -132,6 +132,7 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
             factors.append(Factor(key, tuple(label for label in labels if label in used), kept))
     findings = [
         *_of_the_usual(places[first]),
+        *_without_a_reference(metrics, params),
         *filter(None, map(_extremes, factors)),
         *_of_fine_tuning(places, metrics, params),
     ]
@@ -193,6 +194,30 @@ def _of_the_usual(usual: Place) -> list[str]:
                 text += f": {same.mean / other.mean:.0%} of what it gives is of this very view or pose, the rest looks"
             text += "."
         found.append(text)
+    return found
+
+
+def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
+    """MAE beside the run that differs from it in having a reference: the same held-out pairs with the same masks."""
+    losses = {
+        file.name: file.values["heldout_loss_human"].value
+        for file in metrics.of("pretrain")
+        if file.name in params.study and "heldout_loss_human" in file.values
+    }
+    specs = {run: params.pretrain[run] for run in losses}
+    own, usual = {"method", "network", "init", "batch"}, params.pretrain[params.study[0]].network
+    found = []
+    for run, spec in specs.items():
+        for other, beside in specs.items():
+            alike = spec.model_dump(exclude=own) == beside.model_dump(exclude=own)
+            if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
+                found.append(
+                    f"{run}, which has no reference and completes {2 * spec.batch} images a step, ends with a loss of "
+                    f"{losses[run]:.4f} over the person's hidden patches; {other}, which completes {beside.batch} with "
+                    f"their true reference, with {losses[other]:.4f} over the same: beside no reference at all, "
+                    f"{'having one pays' if losses[other] < losses[run] else 'having one does not pay'} here "
+                    "(one seed each, no interval)."
+                )
     return found
 
 

@@ -99,7 +99,7 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     places = {
         place.run for factor in found(layout, params).factors for places in factor.curves.values() for place in places
     }
-    assert places == set(params.study)
+    assert places == {run for run in params.study if params.pretrain[run].method == "croco"}
 
 
 def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: Layout, params: Params) -> None:
@@ -142,6 +142,20 @@ def test_a_factor_names_its_extremes_and_whether_they_differ(
         "Mask ratio: against another recording's, the reference saves in cross-view pairs most at 0.9 "
         f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}."
     )
+
+
+@pytest.mark.parametrize(("mae", "verdict"), [(0.6, "having one does not pay here"), (0.7, "having one pays here")])
+def test_a_network_without_reference_stands_beside_the_one_with_the_same_masks(
+    layout: Layout, params: Params, mae: float, verdict: str
+) -> None:
+    for run, loss in (("study", 0.5), ("study_uniform", 0.65), ("study_uniform_90", 0.9), ("study_mae", mae)):
+        values = {"heldout_loss_human": {"value": loss, "unit": "squared error", "n": 512}}
+        saved = {} if run == "study_mae" else {("view", "other"): 0.01}
+        measure(layout, params, run, saved, values=values)
+    (sentence,) = [text for text in found(layout, params).findings if text.startswith("study_mae")]
+    assert f"completes 32 images a step, ends with a loss of {mae:.4f}" in sentence
+    assert "study_uniform, which completes 16 with their true reference, with 0.6500 over the same" in sentence
+    assert verdict in sentence
 
 
 def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, params: Params, write_metrics) -> None:

@@ -187,11 +187,14 @@ def _of_the_usual(usual: Place) -> list[str]:
             continue
         text = f"{usual.run}, {name} pairs: the true reference instead of another recording's {_moves(other)}."
         if same is not None:
-            text += f" Instead of another image of the same recording, which shows the same looks, it {_moves(same)}"
+            text += f" Instead of another image of the same recording it {_moves(same)}"
             if above(other) is Verdict.HOLDS and above(same) is not Verdict.HOLDS:
-                text += ": what it is seen to give is looks, and nothing of this very view or pose"
+                text += (
+                    ": it is seen to give what the images of a recording share, looks above all, and nothing of its own"
+                )
             elif above(other) is Verdict.HOLDS and same.mean < other.mean:
-                text += f": {same.mean / other.mean:.0%} of what it gives is of this very view or pose, the rest looks"
+                share = same.mean / other.mean
+                text += f": {share:.0%} of what it gives is its own, the rest what the images of a recording share"
             text += "."
         found.append(text)
     return found

@@ -116,8 +116,16 @@ def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: L
     ("other", "same", "says"),
     [
         (0.05, 0.001, "lowers the loss over the person's hidden patches by 0.0500 ± 0.0045. Instead of another image"),
-        (0.05, 0.001, "lower): what it is seen to give is looks, and nothing of this very view or pose."),
-        (0.05, 0.01, "by 0.0100 ± 0.0045: 20% of what it gives is of this very view or pose, the rest looks."),
+        (
+            0.05,
+            0.001,
+            "lower): it is seen to give what the images of a recording share, looks above all, and nothing of its own.",
+        ),
+        (
+            0.05,
+            0.01,
+            "by 0.0100 ± 0.0045: 20% of what it gives is its own, the rest what the images of a recording share.",
+        ),
         (-0.05, 0.001, "instead of another recording's raises the loss over the person's hidden patches by 0.0500"),
         (0.001, 0.001, "is not seen to change the loss over the person's hidden patches (0.0010 ± 0.0045 lower)"),
     ],

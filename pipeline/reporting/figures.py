@@ -136,7 +136,7 @@ def study_curves(study: Study, names: Sequence[str]) -> str:
 @matplotlib.rc_context(STYLE)
 def factor_curves(factor: Factor) -> str:
     """What the true reference saves on the person's hidden patches, a panel per kind of pairs, and PA-MPJPE."""
-    figure, panels = _figure(8.4, 3.0, len(KINDS) + factor.fine_tuned)
+    figure, panels = _figure(8.4, 3.2, len(KINDS) + factor.fine_tuned)
     places = {label: number for number, label in enumerate(factor.labels)}
     dashes = dict(zip(factor.curves, ("-", "--", ":", "-.") * len(factor.curves), strict=False))
     for axes, (kind, name) in zip(panels, KINDS.items(), strict=False):
@@ -157,7 +157,11 @@ def factor_curves(factor: Factor) -> str:
         axes.set_xticks(list(places.values()), list(places), fontsize=7)
         axes.set(xlabel=factor.title, xlim=(-0.3, len(places) - 0.7))
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-    panels[0].legend(frameon=False, fontsize=7, title="against", title_fontsize=7)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        lines, names, loc="outside lower center", ncols=len(AGAINST), frameon=False, fontsize=7,
+        title="saved against", title_fontsize=7, handlelength=3,
+    )  # fmt: skip
     return _svg(figure)
 
 

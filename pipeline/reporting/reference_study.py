@@ -76,6 +76,23 @@ class Factor:
         return TITLES.get(self.key, self.key.replace("_", " ").capitalize())
 
     @property
+    def finding(self) -> str | None:
+        """Where on the usual curve the reference saves most and least, in a sentence."""
+        parts = []
+        for kind, name in KINDS.items():
+            key = (kind, "person", "other")
+            shown = [place for place in self.curves.get("", ()) if key in place.savings]
+            if len(shown) < 2:
+                continue
+            most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
+            apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
+            parts.append(
+                f"in {name} pairs most at {most.label} ({_text(most.savings[key])}) and least at {least.label} "
+                f"({_text(least.savings[key])}), intervals that {'lie apart' if apart else 'overlap'}"
+            )
+        return f"Against another recording's, the reference saves {'; '.join(parts)}." if parts else None
+
+    @property
     def fine_tuned(self) -> bool:
         """Whether more than one of the places was fine-tuned."""
         return sum(place.pa_mpjpe is not None for places in self.curves.values() for place in places) > 1
@@ -86,7 +103,7 @@ class ReferenceStudy:
     usual: Place
     factors: tuple[Factor, ...]
     findings: tuple[str, ...]
-    """What the numbers say, in sentences."""
+    """What the numbers say beyond one factor, in sentences."""
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the file it comes from."""
@@ -133,7 +150,6 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
     findings = [
         *_of_the_usual(places[first]),
         *_without_a_reference(metrics, params),
-        *filter(None, map(_extremes, factors)),
         *_of_fine_tuning(places, metrics, params),
     ]
     return ReferenceStudy(places[first], tuple(factors), tuple(findings))
@@ -229,23 +245,6 @@ def _moves(saving: Interval) -> str:
     if how is None:
         return f"is not seen to change the loss over the person's hidden patches ({_text(saving)} lower)"
     return f"{how} the loss over the person's hidden patches by {_text(saving if saving.mean > 0 else -saving)}"
-
-
-def _extremes(factor: Factor) -> str | None:
-    """Where on the usual curve the reference saves most and least, for each kind of pairs."""
-    parts = []
-    for kind, name in KINDS.items():
-        key = (kind, "person", "other")
-        shown = [place for place in factor.curves.get("", ()) if key in place.savings]
-        if len(shown) < 2:
-            continue
-        most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
-        apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
-        parts.append(
-            f"in {name} pairs most at {most.label} ({_text(most.savings[key])}) and least at {least.label} "
-            f"({_text(least.savings[key])}), intervals that {'lie apart' if apart else 'overlap'}"
-        )
-    return f"{factor.title}: against another recording's, the reference saves {'; '.join(parts)}." if parts else None
 
 
 def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: Params) -> list[str]:

@@ -146,8 +146,9 @@ def test_a_factor_names_its_extremes_and_whether_they_differ(
 ) -> None:
     measure(layout, params, "study", {("view", "other"): least})
     measure(layout, params, "study_mask_90", {("view", "other"): 0.05})
-    assert found(layout, params).findings[-1] == (
-        "Mask ratio: against another recording's, the reference saves in cross-view pairs most at 0.9 "
+    (factor,) = found(layout, params).factors
+    assert factor.finding == (
+        "Against another recording's, the reference saves in cross-view pairs most at 0.9 "
         f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}."
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -127,19 +128,51 @@ def test_real_data_makes_only_what_reads_it_stale(finished_project: Path) -> Non
         arrived.unlink()
 
 
-def test_the_button_of_the_ui_shows_stages_and_the_headline_table(finished_project: Path) -> None:
+@pytest.fixture(scope="module")
+def api(finished_project: Path) -> Iterator[str]:
+    """Address of a server with all buttons."""
     log = finished_project / ".prefect" / "serve.log"
     with serving(finished_project, environment(finished_project), log):
-        api = until(lambda: re.search(r"Prefect UI: (http://127.0.0.1:\d+)", log.read_text()), 300)[1] + "/api"
-        deployment = until(lambda: deployments(api).get("reproduce"), 300)
-        started = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {})
-        run_now = ended(api, started["id"])
-        assert run_now["state_type"] == "COMPLETED", run_now["state"]["message"]
-        found = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_now["id"]]}}})
-        tables = {item["key"]: json.loads(item["data"]) for item in found if item["type"] == "table"}
-        assert {row["result"] for row in tables["stages"]} == {"up to date"}
-        assert "report" in {row["stage"] for row in tables["stages"]}
-        assert {row["row_label"] for row in tables["figure-3a"]} >= {"Random"}
+        address = until(lambda: re.search(r"Prefect UI: (http://127.0.0.1:\d+)", log.read_text()), 300)[1] + "/api"
+        until(lambda: deployments(address).get("reproduce"), 300)
+        yield address
+
+
+def press(api: str, button: str) -> str:
+    """A run of a deployment, by its id."""
+    return ask(f"{api}/deployments/{deployments(api)[button]['id']}/create_flow_run", {})["id"]
+
+
+def test_the_button_of_the_ui_shows_stages_and_the_headline_table(finished_project: Path, api: str) -> None:
+    run_now = ended(api, press(api, "reproduce"))
+    assert run_now["state_type"] == "COMPLETED", run_now["state"]["message"]
+    found = ask(f"{api}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_now["id"]]}}})
+    tables = {item["key"]: json.loads(item["data"]) for item in found if item["type"] == "table"}
+    assert {row["result"] for row in tables["stages"]} == {"up to date"}
+    assert "report" in {row["stage"] for row in tables["stages"]}
+    assert {row["row_label"] for row in tables["figure-3a"]} >= {"Random"}
+
+
+def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_project: Path, api: str) -> None:
+    def training() -> list[psutil.Process]:
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "cwd"])
+            if "pipeline.training.pretrain" in (process.info["cmdline"] or ())
+            and process.info["cwd"] == str(finished_project.resolve())
+        ]
+
+    lock = (finished_project / "dvc.lock").read_text()
+    with edited(finished_project / "params.yaml", "mask_ratio: 0.75", "mask_ratio: 0.8"):
+        flow_run = press(api, "reproduce")
+        until(training, 300)
+        ask(f"{api}/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
+        assert ended(api, flow_run)["state_type"] == "CANCELLED"
+        until(lambda: not training(), 60)
+    assert (finished_project / "dvc.lock").read_text() == lock
+    output = run(finished_project, "flows.reproduce").stdout
+    assert "is cached" in output, "the checkpoint from before comes back"
+    assert (finished_project / "dvc.lock").read_text() == lock
 
 
 def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:

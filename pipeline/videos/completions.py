@@ -92,7 +92,9 @@ def complete_pairs(
     shown = pool.batch(0, count)
     measured = pool.batch(1, min(NUM_MEASURED, max(2, sum(pool.counts.values()))))
     of_pairs = reference_use(model, measured, pool.groups(measured), run.normalize)
-    losses = {name: float(np.nanmean(loss)) for name, loss in of_pairs.items() if not name.endswith(PER_PERSON)}
+    # Means of the same pairs: what some of them lack is left out.
+    whole = {name: loss for name, loss in of_pairs.items() if not name.endswith(PER_PERSON) and np.isfinite(loss).all()}
+    losses = {name: float(loss.mean()) for name, loss in whole.items()}
     drawn = pictures(model, shown, run.normalize)
     columns = {name: title for name, title in COLUMNS.items() if name in drawn}
     rows = [np.hstack([_framed(drawn[name][number], columns[name]) for name in columns]) for number in range(count)]

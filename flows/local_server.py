@@ -166,11 +166,13 @@ def _healthy(url: str) -> bool:
 
 
 def _start() -> str:
-    while (url := _start_at(port := _free_port())) is None:
-        if _is_free(port):
+    while True:
+        before = _log_file().stat().st_size if _log_file().exists() else 0
+        if (url := _start_at(_free_port())) is not None:
+            return url
+        # Another program may take the port while the server is loading, and may have given it back by now.
+        if b"already in use" not in _log_file().read_bytes()[before:]:
             raise ServerError(f"the Prefect server did not start; why is in {_log_file()}")
-        # Another program took the port while the server was loading.
-    return url
 
 
 def _start_at(port: int) -> str | None:

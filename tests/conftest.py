@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from pipeline.process import num_cores
+
 PROJECT = Path(__file__).resolve().parents[1]
+MOST_AT_ONCE = 4
+"""Each process takes up to 2 GB, and the rest is over before the end-to-end tests are."""
+
+# The cores are busy with one process each, here and in whatever these start.
+os.environ |= {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes that share the tests; `-n 0` runs all in this one."""
+    return min(num_cores(), MOST_AT_ONCE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest comes first; the other processes see to all others meanwhile."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

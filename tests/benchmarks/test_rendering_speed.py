@@ -1,4 +1,5 @@
-"""How many views per second one process renders; `pytest -s tests/benchmarks/test_rendering_speed.py` prints it."""
+"""How many views per second one process renders;
+`pytest -n 0 -s tests/benchmarks/test_rendering_speed.py` prints it."""
 
 from __future__ import annotations
 

@@ -91,6 +91,14 @@ def test_a_port_taken_while_the_server_was_loading_is_given_up_for_the_next(
         taken = other.getsockname()[1]
         ports = iter([taken, local_server.find_port()])
         monkeypatch.setattr(local_server, "_free_port", lambda: next(ports))
+        wait = local_server._wait
+
+        def wait_until_it_is_free_again(process: psutil.Process) -> str | None:
+            found = wait(process)
+            other.close()
+            return found
+
+        monkeypatch.setattr(local_server, "_wait", wait_until_it_is_free_again)
         try:
             assert local_server._port(local_server._start()) != taken
         finally:

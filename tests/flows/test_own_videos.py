@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str, str], tmp_path: Path) -> None:
-    folder = tmp_path / f"own_videos_{tmp_path.parent.name}_{tmp_path.name}"
+    folder = tmp_path / f"own_videos_{os.getpid()}"  # names the folder of the project it goes to
     write_video(folder / "walk.avi", walk(3, 4.0)[0])
     (folder / "text.mp4").write_text("not a video")
     params = run_spec.load(PROJECT / "params.yaml")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline.layout import PROJECT
-from tests.flows.server_talk import until
+from tests.flows.server_talk import heed_interrupts, until
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="nothing to run side by side on"
@@ -64,7 +64,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with two things changed.
 
-`dvc repro` runs stages of one core side by side (flows.dvc_side_by_side).
+`dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side).
 
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage. Killed in that time, or with the
 disk full, it leaves a part of the file, which it then refuses to read, and no stage runs any more. Here what DVC

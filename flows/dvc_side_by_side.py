@@ -1,8 +1,8 @@
-"""Stages of `dvc repro` that use one core each run side by side; DVC by itself runs one stage at a time.
+"""Stages of `dvc repro` that leave cores free run side by side; DVC by itself runs one stage at a time.
 
-Such a stage says `meta: {cores: 1}` in dvc.yaml. All others have the machine for themselves. A stage runs in a copy of
-DVC's process, which is to DVC as if somebody had started another `dvc repro`: its locks see to it that two of them
-on different stages do not meet.
+Such a stage says `meta: {cores: 1}` or `meta: {cores: half}` in dvc.yaml, and gets as many. All others have the machine
+for themselves. A stage runs in a copy of DVC's process, which is to DVC as if somebody had started another `dvc
+repro`: its locks see to it that two of them on different stages do not meet.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ _OTHER_WAYS = ("dry", "interactive", "force_downstream", "allow_missing", "pull"
 
 
 def side_by_side(one_by_one: Reproduce) -> Reproduce:
-    """DVC's function that goes through the stages of a `dvc repro`, but several of one core at the same time."""
+    """DVC's function that goes through the stages of a `dvc repro`, but several of few cores at the same time."""
 
     def reproduce(stages: list[Stage], graph: DiGraph | None = None, **options: Any) -> list[Stage]:
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         plain = options.get("on_error", "fail") == "fail" and not any(options.get(name) for name in _OTHER_WAYS)
-        if graph is None or len(cores) < 2 or not plain or not any(_is_small(stage) for stage in stages):
+        if graph is None or len(cores) < 2 or not plain or all(_share(stage, len(cores)) is None for stage in stages):
             return one_by_one(stages, graph=graph, **options)
         return _Run(stages, graph, cores, one_by_one, options).to_the_end()
 
     return reproduce
 
 
-def _is_small(stage: Stage) -> bool:
-    return (getattr(stage, "meta", None) or {}).get("cores") == 1
+def _share(stage: Stage, cores: int) -> int | None:
+    """How many of the cores a stage gets; None = it has the machine for itself."""
+    return {1: 1, "half": cores // 2}.get((getattr(stage, "meta", None) or {}).get("cores"))
 
 
 class _Run:
@@ -63,8 +64,9 @@ class _Run:
         options: dict[str, Any],
     ) -> None:
         self._waiting, self._graph, self._idle = list(stages), graph, list(cores)
+        self._shares = {stage: _share(stage, len(cores)) for stage in stages}
         self._one_by_one, self._options = one_by_one, options
-        self._running: dict[BaseProcess, tuple[Stage, int]] = {}
+        self._running: dict[BaseProcess, tuple[Stage, list[int]]] = {}
         self._ran: list[Stage] = []
         self._failed: list[Stage] = []
         self._repo = stages[0].repo
@@ -77,12 +79,12 @@ class _Run:
             stage = self._next()
             if stage is None:
                 self._wait_for_one()
-            elif not _is_small(stage):
+            elif (share := self._shares[stage]) is None:
                 self._ran += self._one_by_one([stage], graph=self._graph, **self._options)
                 self._waiting.remove(stage)
             else:
                 if self._options.get("force") or stage.changed():
-                    self._start(stage)
+                    self._start(stage, share)
                 else:
                     logger.info("Stage '%s' didn't change, skipping", stage.addressing)
                 self._waiting.remove(stage)
@@ -92,27 +94,28 @@ class _Run:
         return self._ran
 
     def _next(self) -> Stage | None:
-        """What can start now. Stages that take the whole machine come first: the small ones gather meanwhile."""
+        """What can start now: beside others what the idle cores are enough for, on the idle machine what needs all."""
         if self._failed:
             return None
         unfinished = {*self._waiting, *(stage for stage, _ in self._running.values())}
         ready = [stage for stage in self._waiting if unfinished.isdisjoint(self._graph.successors(stage))]
-        if large := [stage for stage in ready if not _is_small(stage)]:
-            return None if self._running else large[0]
-        return ready[0] if ready and self._idle else None
+        large = [stage for stage in ready if self._shares[stage] is None]
+        if large and not self._running:
+            return large[0]
+        return next((stage for stage in ready if (self._shares[stage] or sys.maxsize) <= len(self._idle)), None)
 
-    def _start(self, stage: Stage) -> None:
+    def _start(self, stage: Stage, share: int) -> None:
         # A copy must not go on with the database connections of the original.
         self._repo._reset()
-        core = self._idle.pop(0)
-        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, core))
+        cores, self._idle = self._idle[:share], self._idle[share:]
+        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, cores))
         process.start()
-        self._running[process] = stage, core
+        self._running[process] = stage, cores
 
-    def _work(self, stage: Stage, core: int) -> None:
+    def _work(self, stage: Stage, cores: list[int]) -> None:
         """In the copy."""
         die_with_parent()
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
         # The lock as inherited is the original's; this lets go of the copy alone.
         self._repo.lock.unlock()
         try:
@@ -126,8 +129,8 @@ class _Run:
         with self._unlocked():
             wait([process.sentinel for process in self._running])
         for process in [process for process in self._running if not process.is_alive()]:
-            stage, core = self._running.pop(process)
-            self._idle.append(core)
+            stage, cores = self._running.pop(process)
+            self._idle += cores
             (self._failed if process.exitcode else self._ran).append(stage)
 
     @contextmanager

@@ -284,7 +284,7 @@ class Params(Section):
     report_folder: str
     """Where the report of this scale goes, for dvc.yaml; the same as `Layout.report`."""
     stage_cores: Literal[1, "all"]
-    """Cores for a stage that could do with many (parsing, pre-training), for dvc.yaml: with 1, several of them run side
+    """Cores for a stage that could do with many (parsing, training), for dvc.yaml: with 1, several of them run side
     by side; `all`, as GPUs and large data ask for, one after the other."""
     bodies: Bodies
     motions: Motions

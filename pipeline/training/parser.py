@@ -244,6 +244,9 @@ def main() -> None:
     die_with_parent()
     with plain_errors("parser"):
         params = run_spec.load(arguments.params)
+        if choose_device().type == "cpu":
+            # As in pre-training: a second thread gains a sixth here, a stage beside this one all of its core.
+            torch.set_num_threads(1)
         train_parser(params, Layout(params.scale))
 
 

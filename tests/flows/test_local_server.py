@@ -89,8 +89,8 @@ def test_a_port_taken_while_the_server_was_loading_is_given_up_for_the_next(
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        ports = iter([taken, local_server.find_port()])
-        monkeypatch.setattr(local_server, "_free_port", lambda: next(ports))
+        first, find = iter([taken]), local_server._free_port
+        monkeypatch.setattr(local_server, "_free_port", lambda: next(first, None) or find())
         wait = local_server._wait
 
         def wait_until_it_is_free_again(process: psutil.Process) -> str | None:

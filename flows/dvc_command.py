@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from flows.dvc_side_by_side import side_by_side
 
+    # Commands of stages find the `python` of this environment, whether it is activated or not.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # DVC runs commands by the user's shell, without one by sh, which on Debian stays between DVC and the command: when
     # DVC is killed the command does not notice (pipeline.process.die_with_parent). Bash makes way for it.
     if bash := shutil.which("bash"):

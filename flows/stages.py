@@ -137,8 +137,7 @@ def _environment(tags: tuple[str, ...]) -> dict[str, str]:
 
     # A stage's flow is a run of its own, not the run of the deployment that started DVC.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    return {**environment, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT), TAGS: ",".join(tags)}
+    return {**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT), TAGS: ",".join(tags)}
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def repository(tmp_path: Path) -> Path:
 
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", str(PROJECT / "flows" / "dvc_command.py"), "repro"]
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}  # as without the environment activated
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,

@@ -140,9 +140,9 @@ def test_the_tables_graph_fine_tunes_every_ablation() -> None:
         params = yaml.safe_load(path.read_text())
         runs = params["ablations"] | params["keypoints"]
         # Body mesh recovery starts from whatever has not learned on hands, and from some runs of the study.
-        tuned = [name for name in params["body_mesh"]["ablations"] if name not in params["study"]]
+        tuned = [name for name in params["finetune"]["body_mesh"]["tables"] if name not in params["study"]]
         assert tuned == [name for name, run in runs.items() if run["pool"] != "hand"]
-    assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == "${body_mesh.ablations}"
+    assert stages("tables/dvc.yaml")["finetune_body_mesh_ablation"]["foreach"] == "${finetune.body_mesh.tables}"
 
 
 @pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)

@@ -24,6 +24,7 @@ from pipeline.reporting import (
     paper,
     pictures,
     reference_study,
+    repeats,
     studies,
     table_files,
     tables,
@@ -52,10 +53,11 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     outcomes = claims.judge(reference.claims, filled)
     found = studies.studies(metrics, params)
     study_of_reference = reference_study.reference_study(metrics, params)
+    other_seeds = repeats.repeats(metrics, params)
     plots = draw_plots(params, layout, metrics, filled, found, study_of_reference)
     galleries = pictures.galleries(layout, params)
     html = page.render(
-        reference, params, layout, metrics, filled, outcomes, plots, found, study_of_reference, galleries
+        reference, params, layout, metrics, filled, outcomes, plots, found, study_of_reference, other_seeds, galleries
     )
 
     aside = layout.report.with_name(f".{layout.report.name}.{os.getpid()}.tmp")
@@ -70,6 +72,8 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
             study.write(aside / "tables" / f"{study.id}.csv", layout.root)
         if study_of_reference:
             study_of_reference.write(aside / "tables" / "reference_study.csv", layout.root)
+        if other_seeds:
+            other_seeds.write(aside / "tables" / "pretraining_seeds.csv", layout.root)
         for name, svg in _named(plots).items():
             (aside / "figures" / f"{name}.svg").write_text(svg)
         for gallery in galleries:

@@ -1,8 +1,8 @@
 """Numbers of several seeds -> mean with a Student-t interval, and the verdict on an ordering.
 
 The paper prints one number per cell; fine-tuning is repeated with other seeds here, so that a
-difference can be told from the luck of a seed. The interval covers that luck only: the
-pre-training behind a row was run once.
+difference can be told from the luck of a seed. The interval covers that luck only; for that of
+pre-training see `pipeline.reporting.repeats`.
 """
 
 from __future__ import annotations

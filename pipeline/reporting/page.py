@@ -29,6 +29,7 @@ from pipeline.reporting.metric_table import Checkpoint, MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
 from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
+from pipeline.reporting.repeats import Repeats
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
@@ -87,6 +88,7 @@ def render(
     plots: Plots,
     studies: Sequence[Study],
     study_of_reference: ReferenceStudy | None,
+    other_seeds: Repeats | None,
     galleries: Sequence[Gallery],
 ) -> str:
     """The page as text; the same arguments give the same text."""
@@ -144,6 +146,7 @@ def render(
         studies=studies,
         study_metrics=METRICS,
         study_of_reference=study_of_reference,
+        other_seeds=other_seeds,
         study_kinds=KINDS,
         study_against=AGAINST,
         galleries=galleries,

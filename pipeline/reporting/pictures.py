@@ -183,7 +183,7 @@ def _keypoints(layout: Layout, params: Params) -> Gallery:
 
 
 def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: Sequence[str]) -> None:
-    command = "dvc repro" if run in params.body_mesh.inits else "make tables"
+    command = "dvc repro" if run in params.finetune.body_mesh.headline else "make tables"
     _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, command, files)
 
 
@@ -204,7 +204,7 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
         "Test images, the mesh recovered from each, and the same mesh seen from the person's side.",
     )
     seed = params.body_mesh.seeds[0]
-    for init in params.body_mesh.inits:
+    for init in params.finetune.body_mesh.headline:
         _add_drawn(gallery, layout, layout.pictures("body_mesh", f"{init}/{seed}"), f"from {init}, seed {seed}")
     # The same test image from every initialisation stands together.
     gallery.tiles.sort(key=lambda tile: tile.caption.rpartition(": ")[2])

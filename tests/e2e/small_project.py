@@ -42,7 +42,7 @@ def small_params() -> dict[str, Any]:
     params["ablations"] = {name: params["ablations"][name] for name in ("croco_body_uniform", "croco_hand")}
     params["study"] = {}
     params["keypoints"] = {name: params["keypoints"][name] for name in ("keypoints_body",)}
-    params["body_mesh"]["ablations"] = ["croco_body_uniform", "keypoints_body"]
+    params["finetune"]["body_mesh"]["tables"] = ["croco_body_uniform", "keypoints_body"]
     for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
     for run in params["pretrain"].values():

@@ -114,7 +114,7 @@ def test_another_mask_ratio_makes_one_pre_training_and_what_follows_stale(finish
 
 
 def test_one_more_seed_makes_only_fine_tuning_stale(finished_project: Path) -> None:
-    inits = small_params()["body_mesh"]["inits"]
+    inits = small_params()["finetune"]["body_mesh"]["headline"]
     with edited(finished_project / "params.yaml", "  seeds:\n  - 0\n", "  seeds:\n  - 2\n  - 0\n"):
         assert stale(finished_project) == {f"finetune_body_mesh@{init}" for init in inits} | {"report"}
 

@@ -46,8 +46,12 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
         (("ablations", "croco_hand", "datasets"), {"humbi": 1.0}, r"humbi is of pool body, the run of hand"),
         (("awaiting", "croco_hand_varied", "datasets"), {"interhand": 1.0}, r"all of its datasets are there; move it"),
         (("keypoints", "croco_body"), {}, r"\['croco_body'\] stand under keypoints and elsewhere as well"),
-        (("body_mesh", "inits"), ["croco_boby"], r"body_mesh.inits: 'croco_boby' is not one of"),
-        (("body_mesh", "seeds"), [], "inits and seeds must each name at least one entry"),
+        (
+            ("finetune", "body_mesh", "headline"),
+            ["croco_boby"],
+            r"finetune.body_mesh.headline: 'croco_boby' is not one of",
+        ),
+        (("body_mesh", "seeds"), [], r"body_mesh.seeds: .*at least 1 item"),
         (("body_mesh", "optimizer", "weight_decay"), 0.05, r"body_mesh.optimizer.muon.weight_decay: unknown parameter"),
         (("body_mesh", "optimizer", "name"), "sgd", r"body_mesh.optimizer: .*'adamw', 'muon'"),
         (

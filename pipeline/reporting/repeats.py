@@ -1,0 +1,139 @@
+"""The luck of pre-training: runs of params.yaml that differ in nothing but their seed, fine-tuned alike.
+
+Intervals of the tables are over fine-tuning seeds of one pre-training. Those here are over pre-trainings, each counted
+as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, variance
+
+from pipeline.reporting.intervals import Interval, Verdict, ordered, student_t
+from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.studies import METRICS
+from pipeline.run_spec import Params
+
+_CHANGE_NOTHING = {"seed", "snapshots", "num_previews", "checkpoint_every"}
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One pre-training and its fine-tunings."""
+
+    run: str
+    seed: int
+    values: Mapping[str, Interval]
+    """Of each of METRICS over fine-tuning seeds, mm."""
+    files: tuple[MetricsFile, ...]
+    stale: str | None
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Pre-trainings alike but for their seed, two at least; the first is the one of the tables."""
+
+    repeats: tuple[Repeat, ...]
+    values: Mapping[str, Interval]
+    """Of each of METRICS over the pre-trainings, mm."""
+
+    @property
+    def name(self) -> str:
+        return self.repeats[0].run
+
+    def spread(self, metric: str) -> tuple[float, float] | None:
+        """Standard deviations, mm: of pre-trainings, of fine-tunings of one of them. None with too few to say.
+
+        The first still holds the part of the second that the mean over fine-tunings leaves.
+        """
+        of_one = [[file.values[metric].value for file in repeat.files] for repeat in self.repeats]
+        if any(len(values) < 2 for values in of_one):
+            return None
+        return sqrt(variance(map(fmean, of_one))), sqrt(fmean(map(variance, of_one)))
+
+
+@dataclass(frozen=True)
+class Repeats:
+    groups: tuple[Repeated, ...]
+    findings: tuple[str, ...]
+    """What can be said of one group against another, and against no pre-training, in sentences."""
+
+    def write(self, path: Path, relative_to: Path) -> None:
+        """Every number as CSV, with the files it rests on."""
+        with path.open("w", newline="") as out:
+            rows = csv.writer(out, lineterminator="\n")
+            rows.writerow(["of", "run", "pretraining_seed", "metric", "mean_mm", "half_width_mm", "num", "files"])
+            for group in self.groups:
+                every = [file for repeat in group.repeats for file in repeat.files]
+                for run, seed, values, files in (
+                    *((repeat.run, repeat.seed, repeat.values, repeat.files) for repeat in group.repeats),
+                    ("all", "", group.values, every),
+                ):
+                    names = " ".join(file.path.relative_to(relative_to).as_posix() for file in files)
+                    for metric, found in values.items():
+                        half = "" if found.half_width is None else f"{found.half_width:.3f}"
+                        rows.writerow([group.name, run, seed, metric, f"{found.mean:.3f}", half, found.num, names])
+
+
+def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
+    """As far as they have been run; None where no pre-training has been run and fine-tuned with two seeds."""
+    alike: dict[str, list[Repeat]] = {}
+    for run, spec in params.pretrain.items():
+        files = tuple(metrics.of("body_mesh", run, params.body_mesh.seeds))
+        if all(METRICS.keys() <= file.values.keys() for file in files) and files:
+            stale = next(filter(None, (why_stale(file, metrics, params) for file in files)), None)
+            repeat = Repeat(run, spec.seed, _over_seeds(files, params), files, stale)
+            alike.setdefault(spec.model_dump_json(exclude=_CHANGE_NOTHING), []).append(repeat)
+    groups = tuple(
+        Repeated(
+            tuple(found),
+            {
+                metric: student_t([repeat.values[metric].mean for repeat in found], params.report.confidence)
+                for metric in METRICS
+            },
+        )
+        for found in alike.values()
+        if len(found) > 1
+    )
+    return Repeats(groups, tuple(_findings(groups, metrics, params))) if groups else None
+
+
+def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Interval]:
+    return {
+        metric: student_t([file.values[metric].value for file in files], params.report.confidence) for metric in METRICS
+    }
+
+
+def _findings(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> list[str]:
+    found = []
+    for group in groups:
+        if (deviations := group.spread("pa_mpjpe")) is not None:
+            found.append(
+                f"{group.name}: pre-trainings with other seeds differ by {deviations[0]:.1f} mm PA-MPJPE (standard "
+                f"deviation of {len(group.repeats)} means), fine-tunings of one of them by {deviations[1]:.1f} mm."
+            )
+    measured = {group.name: group.values for group in groups}
+    # Nothing was pre-trained there, so that all its luck is that of fine-tuning.
+    for init in params.finetune.body_mesh.headline:
+        files = metrics.of("body_mesh", init, params.body_mesh.seeds)
+        if init in params.import_weights and files:
+            measured[init] = _over_seeds(files, params)
+    for (one, of_one), (other, of_other) in combinations(measured.items(), 2):
+        for metric, title in METRICS.items():
+            better, worse = sorted(((of_one[metric], one), (of_other[metric], other)), key=lambda item: item[0].mean)
+            apart = ordered(better[0], worse[0]) is Verdict.HOLDS
+            found.append(
+                f"{title}: {better[1]} {_text(better[0])}, {worse[1]} {_text(worse[0])} mm; "
+                + (f"{better[1]} is better, intervals apart." if apart else "undecided, the intervals overlap.")
+            )
+    return found
+
+
+def _text(found: Interval) -> str:
+    return f"{found.mean:.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")

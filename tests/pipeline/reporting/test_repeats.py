@@ -1,0 +1,74 @@
+"""Pre-trainings that differ in their seed alone: found by what they are, told apart from what luck does."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from pipeline.reporting import metric_table
+from pipeline.reporting.__main__ import main
+from pipeline.reporting.repeats import repeats
+
+
+@pytest.fixture
+def repeated(measured, write_metrics):
+    """croco_body (104 mm in `measured`) and mae_body (118) with two more seeds each."""
+    for run, means in (("croco_body", (103.0, 105.0)), ("mae_body", (117.0, 122.0))):
+        for number, mean in enumerate(means, 1):
+            for seed in range(3):
+                write_metrics(f"{run}_seed_{number}", seed, mean + 0.5 * (seed - 1))
+    return measured
+
+
+def test_runs_alike_but_for_their_seed_are_one_group(repeated, params):
+    found = repeats(metric_table.read(repeated), params)
+    assert [[repeat.run for repeat in group.repeats] for group in found.groups] == [
+        ["croco_body", "croco_body_seed_1", "croco_body_seed_2"],
+        ["mae_body", "mae_body_seed_1", "mae_body_seed_2"],
+    ]
+    assert [repeat.seed for repeat in found.groups[0].repeats] == [0, 1, 2]
+
+
+def test_the_interval_of_a_group_is_over_pretrainings_each_the_mean_of_its_finetunings(repeated, params):
+    croco, _ = repeats(metric_table.read(repeated), params).groups
+    interval = croco.values["pa_mpjpe"]
+    # 104, 103, 105: Student's t of two degrees of freedom times 1 / sqrt(3).
+    assert (interval.mean, interval.num) == (104.0, 3)
+    assert interval.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    # Of pre-trainings 1; of fine-tunings the root of the mean of 1.5, .5 and .5 squared.
+    assert croco.spread("pa_mpjpe") == pytest.approx((1.0, (2.75 / 3) ** 0.5))
+
+
+def test_groups_are_compared_with_each_other_and_with_no_pretraining(repeated, params):
+    findings = repeats(metric_table.read(repeated), params).findings
+    assert (
+        "PA-MPJPE: croco_body 104.0 ± 2.5, mae_body 119.0 ± 6.6 mm; croco_body is better, intervals apart." in findings
+    )
+    assert "PA-MPJPE: croco_body 104.0 ± 2.5, random 140.0 ± 3.7 mm; croco_body is better, intervals apart." in findings
+
+
+def test_overlapping_intervals_are_undecided(repeated, params, write_metrics):
+    for seed in range(3):
+        write_metrics("croco_body_seed_2", seed, 125.0)
+    findings = repeats(metric_table.read(repeated), params).findings
+    assert any(
+        text.startswith("PA-MPJPE: croco_body") and "mae_body" in text and "undecided" in text for text in findings
+    )
+
+
+def test_one_pretraining_of_each_is_nothing_to_compare(measured, params):
+    assert repeats(metric_table.read(measured), params) is None
+
+
+def test_page_and_file_show_them(repeated, params):
+    assert main(["--root", str(repeated.root)]) == 0
+    html = (repeated.report / "index.html").read_text()
+    assert 'id="seeds"' in html and "croco_body_seed_2" in html and "intervals apart" in html
+    with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    (whole,) = [row for row in rows if (row["of"], row["run"], row["metric"]) == ("croco_body", "all", "pa_mpjpe")]
+    assert (whole["mean_mm"], whole["num"]) == ("104.000", "3")
+    files = [json.loads((repeated.root / name).read_text()) for name in whole["files"].split()]
+    assert {file["init"] for file in files} == {"croco_body", "croco_body_seed_1", "croco_body_seed_2"}

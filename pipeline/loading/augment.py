@@ -25,13 +25,6 @@ def random_corners(rng: np.random.Generator, count: int, stored: int, size: int)
     return rng.integers(stored - size + 1, size=(count, 2))
 
 
-def cut(stack: NDArray, corners: NDArray[np.int64], size: int) -> NDArray:
-    """(B, S, S, ...) -> (B, size, size, ...): one square of each at its own corner."""
-    return np.stack(
-        [one[top : top + size, left : left + size] for one, (top, left) in zip(stack, corners, strict=True)]
-    )
-
-
 def random_colours(rng: np.random.Generator, count: int, strength: float) -> NDArray[np.float32]:
     """(B, 3) factors of brightness, contrast and saturation, uniform in 1 +- strength."""
     return rng.uniform(1 - strength, 1 + strength, size=(count, 3)).astype(np.float32)
@@ -69,4 +62,6 @@ def human_patches(silhouettes: NDArray[np.bool_], patch: int) -> NDArray[np.bool
     """(B, S, S) silhouettes -> (B, N): patches, in raster order, of which any pixel shows the person."""
     batch, size, _ = silhouettes.shape
     grid = size // patch
-    return silhouettes.reshape(batch, grid, patch, grid, patch).any(axis=(2, 4)).reshape(batch, -1)
+    # Rows first: those lie together in memory.
+    rows = silhouettes.reshape(batch, grid, patch, size).any(axis=2)
+    return np.asarray(rows.reshape(batch, grid * grid, patch).any(axis=2))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.crops import CropStore
+from pipeline.process import num_cores
 
 KEPT_BYTES = 1 << 30
 """A file whose decoded crops take no more than this is decoded once; a larger one at every use."""
+MAX_THREADS = 16
+TASKS_PER_THREAD = 4
+"""Rows go to threads by the handful: handing over one costs as much as cutting it."""
 
 
 class CropPixels:
@@ -26,38 +31,78 @@ class CropPixels:
     """
 
     def __init__(self, path: Path, kept_bytes: int = KEPT_BYTES) -> None:
-        self._path, self._store, self._local = path, CropStore(path), threading.local()
-        self.size = self._store.size
-        shape = (len(self._store), self.size, self.size, 3)
-        self._kept = np.empty(shape, np.uint8) if int(np.prod(shape)) <= kept_bytes else None
-        self._decoded = np.zeros(shape[0], bool)
-        # JPEG decoding releases the interpreter lock.
-        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        store = CropStore(path)
+        self._count, self.size = len(store), store.size
+        keep = self._count * self.size**2 * 3 <= kept_bytes
+        shape = (self._count, self.size, self.size)
+        self.images = Rows(path, _image, np.empty((*shape, 3), np.uint8) if keep else None)
+        """uint8 RGB, (S, S, 3) each."""
+        self.silhouettes = Rows(path, _silhouette, np.empty(shape, bool) if keep else None)
+        """bool, (S, S) each, True = person; all False where none is known."""
 
     def __len__(self) -> int:
-        return len(self._decoded)
+        return self._count
 
-    def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, S, S, 3) uint8 RGB of the rows, in their order."""
+
+class Rows:
+    """What `read` finds in each row of a crops file, by several threads: decoding releases the interpreter's lock.
+
+    Args:
+        kept: uninitialised room for all rows, to read each of them once only; None = no room.
+    """
+
+    def __init__(self, path: Path, read: Callable[[CropStore, int], NDArray[Any]], kept: NDArray[Any] | None) -> None:
+        self._path, self._read, self._kept, self._local = path, read, kept, threading.local()
+        self._known = np.zeros(0 if kept is None else len(kept), bool)
+        self._threads = min(MAX_THREADS, num_cores())
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def whole(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Those of the rows, in their order, stacked."""
         if self._kept is None:
-            return np.stack(list(self._pool.map(self._image, rows.tolist())))
-        missing = np.unique(rows[~self._decoded[rows]])
-        for row, image in zip(missing, self._pool.map(self._image, missing.tolist()), strict=True):
-            self._kept[row] = image
-        self._decoded[missing] = True
+            return np.stack(list(self._pool.map(self._row, rows.tolist())))
+        self._learn(rows)
         return self._kept[rows]
 
-    def silhouettes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(B, S, S) bool, True = person; all False where none is known."""
-        found = np.zeros((len(rows), self.size, self.size), bool)
-        for place, row in zip(found, rows.tolist(), strict=True):
-            silhouette = self._store.silhouette(row)
-            if silhouette is not None:
-                place[:] = silhouette
-        return found
+    def cut(self, rows: NDArray[np.int64], corners: NDArray[np.int64], places: Sequence[NDArray[Any]]) -> None:
+        """Of each row the part of the size of its place, from its corner (top, left) on, into that place."""
 
-    def _image(self, row: int) -> NDArray[np.uint8]:
+        jobs = list(zip(rows.tolist(), corners.tolist(), places, strict=True))
+
+        def fill(jobs: Iterable[tuple[int, list[int], NDArray[Any]]]) -> None:
+            for row, (top, left), place in jobs:
+                height, width = place.shape[:2]
+                place[:] = self._row(row)[top : top + height, left : left + width]
+
+        if self._kept is not None:  # memory to memory: threads would wait for each other
+            self._learn(rows)
+            fill(jobs)
+        else:
+            count = min(len(jobs), self._threads * TASKS_PER_THREAD)
+            list(self._pool.map(fill, (jobs[first::count] for first in range(count))))
+
+    def _learn(self, rows: NDArray[np.int64]) -> None:
+        if self._known[rows].all():
+            return
+        missing = np.unique(rows[~self._known[rows]])
+        for row, found in zip(missing, self._pool.map(self._decoded, missing.tolist()), strict=True):
+            self._kept[row] = found  # type: ignore[index]
+        self._known[missing] = True
+
+    def _row(self, row: int) -> NDArray[Any]:
+        return self._decoded(row) if self._kept is None else self._kept[row]
+
+    def _decoded(self, row: int) -> NDArray[Any]:
         # A store remembers its last batch, so each thread reads through its own.
         if not hasattr(self._local, "store"):
             self._local.store = CropStore(self._path)
-        return self._local.store.image(row)
+        return self._read(self._local.store, row)
+
+
+def _image(store: CropStore, row: int) -> NDArray[np.uint8]:
+    return store.image(row)
+
+
+def _silhouette(store: CropStore, row: int) -> NDArray[np.bool_]:
+    found = store.silhouette(row)
+    return np.zeros((store.size, store.size), bool) if found is None else found

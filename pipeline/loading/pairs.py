@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.masking import human_mask, uniform_mask
-from pipeline.loading.augment import cut, human_patches, random_colours, random_corners
-from pipeline.loading.crop_pixels import CropPixels
+from pipeline.loading.augment import human_patches, random_colours, random_corners
+from pipeline.loading.crop_pixels import CropPixels, Rows
 from pipeline.loading.order import Order
 from pipeline.manifests import ManifestError, read_pairs
 
@@ -147,6 +147,7 @@ class PairPool:
         self._pixels = [CropPixels(source.crops) for source in sources]
         self._manifests = [_Manifest(source, limits) for source in sources]
         self._size, self._masking, self._jitter, self._seed = size, masking, jitter, seed
+        self._shape = (size, size)
         self._cells: list[tuple[int, NDArray[np.int32]]] = []
         self._heldout: list[tuple[int, NDArray[np.int32]]] = []
         weights = []
@@ -245,7 +246,8 @@ class PairPool:
         corners = [self._corners(sources, rng, centred=swap is None) for _ in range(2)]
         cuts = [torch.from_numpy(np.column_stack([sources, crops[:, role], corners[role]])) for role in range(2)]
         colours = [random_colours(rng, len(chosen), 0.0 if swap is None else self._jitter) for _ in range(2)]
-        human = torch.from_numpy(human_patches(self._cut(CropPixels.silhouettes, cuts[0]), self._masking.patch))
+        silhouettes = self._cut(lambda pixels: pixels.silhouettes, cuts[0], np.empty((len(chosen), *self._shape), bool))
+        human = torch.from_numpy(human_patches(silhouettes, self._masking.patch))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         return Draw(
             pairs=torch.from_numpy(chosen),
@@ -259,8 +261,11 @@ class PairPool:
 
     def _see(self, draw: Draw, part: slice = ALL) -> PairBatch:
         drawn = {f.name: getattr(draw, f.name)[part] for f in fields(draw)}
+        shape = (len(drawn["pairs"]), *self._shape, 3)
         images = {
-            role: torch.from_numpy(self._cut(CropPixels.images, drawn[f"{role}_cut"]))
+            role: torch.from_numpy(
+                self._cut(lambda pixels: pixels.images, drawn[f"{role}_cut"], np.empty(shape, np.uint8))
+            )
             for role in ("target", "reference")
         }
         return PairBatch(**drawn, **images)
@@ -274,14 +279,13 @@ class PairPool:
                 corners[here] = (stored - self._size) // 2
         return corners
 
-    def _cut(self, read: Callable[[CropPixels, NDArray[np.int64]], NDArray], cuts: Tensor) -> NDArray:
-        """What `read` finds (B, S, S, ...) at rows of several crops files, each cut at its own corner."""
+    def _cut(self, what: Callable[[CropPixels], Rows], cuts: Tensor, out: NDArray[Any]) -> NDArray[Any]:
+        """`out` (B, S, S, ...), filled from rows of several crops files, each cut at its own corner."""
         sources, rows, corners = np.split(cuts.numpy(), (1, 2), axis=1)
-        found: dict[int, NDArray] = {}
         for index in np.unique(sources):
             here = np.flatnonzero(sources == index)
-            found |= zip(here, cut(read(self._pixels[index], rows[here, 0]), corners[here], self._size), strict=True)
-        return np.stack([found[place] for place in range(len(cuts))])
+            what(self._pixels[index]).cut(rows[here, 0], corners[here], [out[place] for place in here])
+        return out
 
 
 class _Manifest:

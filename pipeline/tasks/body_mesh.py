@@ -141,7 +141,7 @@ class BodyMeshTask:
         chosen = chosen[part]
         return MeshBatch(
             ids=[self._samples.frame_ids[i] for i in chosen],
-            images=torch.from_numpy(self._samples.pixels.images(self._samples.rows[chosen])),
+            images=torch.from_numpy(self._samples.pixels.images.whole(self._samples.rows[chosen])),
             view=views.take(part),
             bodies=self._samples.bodies.take(torch.from_numpy(chosen)),
         )
@@ -369,7 +369,7 @@ def _mesh(body: BodyModel, rotations: Tensor, betas: Tensor) -> tuple[Tensor, Te
 
 
 def _predict(network: nn.Module, samples: Samples, rows: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    images = torch.from_numpy(samples.pixels.images(samples.rows[rows]))
+    images = torch.from_numpy(samples.pixels.images.whole(samples.rows[rows]))
     found = network(see(images, unchanged_views(len(rows)), size))
     return found.rotations, found.betas, found.camera
 
@@ -381,7 +381,7 @@ def draw(folder: Path, network: BodyMeshNetwork, samples: Samples, body: BodyMod
     rows = np.unique(np.linspace(0, len(samples) - 1, NUM_PICTURES).round().astype(int))
     rotations, betas, camera = _predict(network, samples, rows, size)
     vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices.numpy()
-    images = samples.pixels.images(samples.rows[rows])
+    images = samples.pixels.images.whole(samples.rows[rows])
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
     for row, image, mesh, weak in zip(rows, images, vertices, camera.numpy(), strict=True):

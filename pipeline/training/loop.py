@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -124,7 +125,7 @@ def train(
         live = Live(scratch / "live", start, samples, _use(module, batches, task, precision)) if team.leads else None
         stack.enter_context(compiled(fuse))
         losses_of = team.parallel(_Losses(module, task))
-        ahead = stack.enter_context(_Ahead(batches, start, schedule.steps, threaded=device.type == "cuda"))
+        ahead = stack.enter_context(_Ahead(batches, start, schedule.steps, device))
         progress = stack.enter_context(
             tqdm(total=schedule.steps, initial=start, desc=title, unit="step", mininterval=1.0, disable=not team.leads)
         )
@@ -308,20 +309,33 @@ class _History:
 
 
 class _Ahead(Generic[Batch]):
-    """Makes batch k + 1 while step k runs, where a GPU leaves the processor idle; else when asked."""
+    """Makes batch k + 1 while step k runs, where a GPU leaves the processor idle; else when asked.
 
-    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, threaded: bool) -> None:
-        self._make, self._next, self._stop = make, start, stop
-        self._pool = ThreadPoolExecutor(1) if threaded else None
+    It is copied to the GPU beside the kernels of step k. A batch must be kept until the step that it is for is through.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, device: torch.device) -> None:
+        self._make, self._next, self._stop, self._device = make, start, stop, device
+        on_gpu = device.type == "cuda"
+        self._pool = ThreadPoolExecutor(1) if on_gpu else None
+        self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._pending: Future[Batch] | None = None
 
     def next(self) -> Batch:
         step, self._next = self._next, self._next + 1
         if self._pool is None:
             return self._make(step)
-        ready = self._pending or self._pool.submit(self._make, step)
-        self._pending = self._pool.submit(self._make, step + 1) if step + 1 < self._stop else None
+        ready = self._pending or self._pool.submit(self._on_gpu, step)
+        self._pending = self._pool.submit(self._on_gpu, step + 1) if step + 1 < self._stop else None
         return ready.result()
+
+    def _on_gpu(self, step: int) -> Batch:
+        batch = self._make(step)
+        assert self._copies is not None
+        with torch.cuda.stream(self._copies):
+            there = _moved(batch, self._device)
+        self._copies.synchronize()
+        return there
 
     def __enter__(self) -> _Ahead[Batch]:
         return self
@@ -329,3 +343,14 @@ class _Ahead(Generic[Batch]):
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors on a GPU. From pinned memory: only such copies run beside kernels."""
+    if isinstance(batch, Tensor):
+        return batch.pin_memory().to(device, non_blocking=True)
+    if isinstance(batch, list | tuple):
+        return type(batch)(_moved(part, device) for part in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: _moved(getattr(batch, f.name), device) for f in fields(batch)})
+    return batch

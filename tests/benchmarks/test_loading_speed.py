@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,8 @@ import pytest
 
 from pipeline.crops import Crop, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT
+from pipeline.loading import pairs
+from pipeline.loading.crop_pixels import CropPixels
 from pipeline.manifests import PAIRS
 
 FEW, MANY = 5_000, 5_000_000
@@ -59,6 +63,17 @@ def write_pairs_file(path: Path, count: int) -> None:
             out.write_table(some_pairs(rng, first, min(ROWS, count - first)))
 
 
+def write_all_crops(path: Path) -> None:
+    """`NUM_CROPS` JPEGs of a photograph's size, with silhouettes."""
+    noise = np.random.default_rng(0).integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
+    jpeg = encode_jpeg(np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8))
+    person = np.zeros((SIDE, SIDE), bool)
+    person[30:230, 80:180] = True
+    mask = np.packbits(person).tobytes()
+    crop = {"jpeg": jpeg, "square": Square(1.0, 1.0, 2.0), "silhouette": mask, "silhouette_source": "dataset"}
+    write_crops(path, (Crop(frame_id=f"{i:016x}", **crop) for i in range(NUM_CROPS)), SIDE)
+
+
 def some_pairs(rng: np.random.Generator, first: int, count: int) -> pa.Table:
     names = pc.cast(pa.array(10**15 + first + np.arange(count)), pa.string())
     targets = rng.integers(NUM_CROPS, size=count)
@@ -85,14 +100,7 @@ def some_pairs(rng: np.random.Generator, first: int, count: int) -> pa.Table:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel for memory")
 def test_five_million_pairs_give_their_first_batch_within_two_seconds_and_a_gigabyte(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
-    jpeg = encode_jpeg(np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8))
-    person = np.zeros((SIDE, SIDE), bool)
-    person[30:230, 80:180] = True
-    mask = np.packbits(person).tobytes()
-    crop = {"jpeg": jpeg, "square": Square(1.0, 1.0, 2.0), "silhouette": mask, "silhouette_source": "dataset"}
-    write_crops(tmp_path / "crops.arrow", (Crop(frame_id=f"{i:016x}", **crop) for i in range(NUM_CROPS)), SIDE)
-
+    write_all_crops(tmp_path / "crops.arrow")
     found = {}
     for count in (FEW, MANY):
         write_pairs_file(tmp_path / f"{count}.parquet", count)
@@ -106,3 +114,24 @@ def test_five_million_pairs_give_their_first_batch_within_two_seconds_and_a_giga
     assert found[MANY]["mebibytes"] < 1000
     # Reaching far into the order does not depend on how much lies before it.
     assert found[MANY]["later"] < 2 * found[FEW]["later"] + 0.2
+
+
+@pytest.mark.slow
+def test_threads_do_nearly_all_of_the_work_that_a_batch_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread has to do alone bounds how fast a GPU can be fed, however many cores there are."""
+    write_all_crops(tmp_path / "crops.arrow")
+    write_pairs_file(tmp_path / "pairs.parquet", FEW)
+    monkeypatch.setattr(pairs, "CropPixels", partial(CropPixels, kept_bytes=0))
+    pool = pairs.PairPool(
+        [pairs.Source("aist", tmp_path / "pairs.parquet", tmp_path / "crops.arrow", 1.0)],
+        {"view": 1.0, "pose": 1.0}, heldout=0.0, size=224, masking=pairs.Masking("human", 0.75, "max_n", 8, 16),
+        jitter=0.4, seed=0,
+    )  # fmt: skip
+    pool.batch(0, 256)
+    alone, all_together = time.thread_time(), time.process_time()
+    for step in range(1, 5):
+        pool.batch(step, 256)
+    alone, all_together = time.thread_time() - alone, time.process_time() - all_together
+    print(f"\na pair takes {all_together / 1.024:.2f} ms of the cores, {alone / 1.024:.2f} of it on one thread alone: "
+          f"{1024 / alone:.0f} pairs per second at most")  # fmt: skip
+    assert alone < 0.25 * all_together

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from models.patches import normalize_images
 from pipeline.loading.augment import (
     GREY,
-    cut,
     human_patches,
     jitter_and_normalize,
     random_colours,
@@ -54,10 +53,7 @@ def test_corners_stay_inside_and_reach_every_place(seed: int, size: int) -> None
     corners = random_corners(np.random.default_rng(seed), 200, 16, size)
     assert corners.min() >= 0
     assert corners.max() <= 16 - size
-    stack = np.arange(200 * 256).reshape(200, 16, 16)
-    parts = cut(stack, corners, size)
-    assert parts.shape == (200, size, size)
-    assert (parts[:, 0, 0] == stack[np.arange(200), corners[:, 0], corners[:, 1]]).all()
+    assert size < 12 or (np.unique(corners) == np.arange(16 - size + 1)).all()
 
 
 def test_crops_stored_too_small_are_refused() -> None:

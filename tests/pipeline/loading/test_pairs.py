@@ -99,7 +99,7 @@ def test_pairs_of_crops_that_are_gone_are_refused(layout: Layout, tmp_path: Path
 def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Layout) -> None:
     batch = pool(layout, {"synthetic": 1}, jitter=0.0).batch(0, 64)
     pixels = CropPixels(layout.crops("body", "synthetic"))
-    stored, silhouettes = pixels.images(np.arange(len(pixels))), pixels.silhouettes(np.arange(len(pixels)))
+    stored, silhouettes = (rows.whole(np.arange(len(pixels))) for rows in (pixels.images, pixels.silhouettes))
     corners = []
     for target, reference, human, *told in zip(
         batch.target.numpy(),
@@ -169,8 +169,20 @@ def test_validation_shows_plain_centre_crops_of_held_out_pairs(layout: Layout) -
 
 
 def test_a_file_too_large_to_keep_is_decoded_at_every_use_with_the_same_pixels(layout: Layout) -> None:
-    path, rows = layout.crops("body", "aist"), np.array([3, 0, 3, 7])
-    assert (CropPixels(path, kept_bytes=0).images(rows) == CropPixels(path).images(rows)).all()
+    path, rows, corners = (
+        layout.crops("body", "aist"),
+        np.array([3, 0, 3, 7]),
+        np.array([(0, 1), (5, 0), (7, 7), (2, 3)]),
+    )
+    stores = CropPixels(path, kept_bytes=0), CropPixels(path)
+    side = stores[0].size
+    for wholes in ([store.images.whole(rows) for store in stores], [store.silhouettes.whole(rows) for store in stores]):
+        assert (wholes[0] == wholes[1]).all()
+    for store in (*stores, stores[1]):
+        cuts = np.zeros((4, side - 7, side - 9, 3), np.uint8)
+        store.images.cut(rows, corners, list(cuts))
+        for cut, whole, (top, left) in zip(cuts, stores[0].images.whole(rows), corners, strict=True):
+            assert (cut == whole[top : top + side - 7, left : left + side - 9]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""How well CroCo-Body's own pre-training (ViT-B/16 and the small decoder, 224 px, bfloat16) uses a GPU;
+`pytest -n 0 -s tests/benchmarks/test_gpu_speed.py` prints pairs per second, MFU and the wait for data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models import catalog
+from models.blocks import DecoderBlock, EncoderBlock
+from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.loading.crop_pixels import KEPT_BYTES
+from pipeline.loading.pairs import Masking, PairPool, Source
+from pipeline.manifests import write_pairs
+from pipeline.silhouettes import pack
+from pipeline.training.completion import Completing, CrossCompletion
+from pipeline.training.live import peak_flops
+from pipeline.training.loop import train
+from pipeline.training.optimizer import WarmupCosine, adamw
+
+GPU = torch.device("cuda")
+SIDE, BATCH, STEPS = 256, 256, 400
+LEAST_MFU, LONGEST_WAIT = 0.45, 0.03
+FAST = ("H100", "H200")
+"""GPUs, by a part of their name, of which `LEAST_MFU` is asked."""
+
+
+def photos(rng: np.random.Generator, count: int) -> list[bytes]:
+    """JPEGs that take about as long to decode as photographs: shapes over soft noise, some 30 kB each."""
+    found = []
+    for _ in range(count):
+        image = cv2.resize(rng.integers(256, size=(64, 64, 3), dtype=np.uint8), (SIDE, SIDE))
+        for x, y, radius, *colour in rng.integers(256, size=(12, 6)).tolist():
+            cv2.circle(image, (x, y), 8 + radius // 4, colour, -1)
+        found.append(encode_jpeg(image))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> PairPool:
+    """More crops than are kept decoded, so that every one is decoded at every use."""
+    folder, rng = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
+    count = KEPT_BYTES // (3 * SIDE * SIDE) + 1
+    different = photos(rng, 500)
+    person = np.zeros((SIDE, SIDE), bool)
+    person[30:230, 80:180] = True
+    mask = {"silhouette": pack(person), "silhouette_source": "dataset"}
+    crops = [
+        Crop(frame_id=f"{number:016x}", jpeg=different[number % len(different)], square=Square(1.0, 1.0, 2.0), **mask)
+        for number in range(count)
+    ]
+    write_crops(folder / "crops.arrow", crops, SIDE)
+    pair = {"kind": "view", "dataset": "aist", "target_patch_mask": None, "reference_patch_mask": None,
+            "num_patches": 196, "dt_seconds": None, "baseline_degrees": None}  # fmt: skip
+    pairs = [
+        pair
+        | {"pair_id": f"{number}", "target_crop": number, "reference_crop": number - 1}
+        | {"target_frame_id": crops[number].frame_id, "reference_frame_id": crops[number - 1].frame_id}
+        for number in range(1, count)
+    ]
+    write_pairs(pairs, folder / "pairs.parquet")
+    return PairPool(
+        [Source("aist", folder / "pairs.parquet", folder / "crops.arrow", 1.0)], {"view": 1.0},
+        heldout=0.0, size=224, masking=Masking("human", 0.75, "max_n", 8, 16, 8), jitter=0.4, seed=0,
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pretraining_uses_the_gpu_and_does_not_let_it_wait_for_data(pool: PairPool, tmp_path: Path) -> None:
+    model = catalog.create("croco_base_patch16_224").to(GPU)
+    train(
+        model,
+        CrossCompletion(model, pool, Completing(BATCH, True, GPU)),
+        adamw(model, lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95)),
+        WarmupCosine(1.5e-4, STEPS, STEPS // 10),
+        seed=0,
+        precision="bf16",
+        scratch=tmp_path,
+        checkpoint_every=STEPS,
+        title="pre-training",
+        fuse=[part for part in model.modules() if isinstance(part, EncoderBlock | DecoderBlock)],
+        samples=BATCH,
+    )
+    speed = json.loads((tmp_path / "live" / "speed.json").read_text())
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    name = torch.cuda.get_device_name(GPU)
+    print(f"\n{name}: {', '.join(f'{key} {value:.4g}' for key, value in speed.items())}, {memory:.1f} GiB")
+    assert speed["data_wait"] < LONGEST_WAIT
+    if any(part in name for part in FAST):
+        assert peak_flops(GPU, "bf16") is not None
+        assert speed["mfu"] >= LEAST_MFU

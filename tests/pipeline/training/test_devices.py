@@ -1,0 +1,108 @@
+"""On a GPU the same is trained as on a processor, and in bfloat16 the same as in float32 but for rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoints
+from models.blocks import DecoderBlock, EncoderBlock
+from pipeline.layout import Layout
+from pipeline.loading.pairs import Masking, PairPool
+from pipeline.reporting.metric_table import read_history
+from pipeline.training.completion import Completing, CrossCompletion
+from pipeline.training.loop import train
+from pipeline.training.optimizer import WarmupCosine, build
+from pipeline.training.precision import Precision, effective
+from pipeline.training.pretrain import pair_sources
+from pipeline.weights import import_weights
+from tests.pipeline.toy_world import small_params, write_pool
+
+GPU = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+)
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory):
+    layout = Layout("test", tmp_path_factory.mktemp("project"))
+    write_pool(layout, "synthetic", 24)
+    params, _ = small_params(layout.root, pretrain__croco_body__datasets={"synthetic": 1.0})
+    import_weights("random", layout, params.import_weights["random"])
+    return layout, params
+
+
+class Killed(Exception):
+    """As a signal would end it, but without leaving the process."""
+
+
+def losses(
+    project,
+    scratch: Path,
+    device: str,
+    precision: Precision = "fp32",
+    fused: bool = False,
+    killed_after: int | None = None,
+) -> list[float]:
+    """Of every step of a short pre-training."""
+
+    def watch(done: int) -> None:
+        if done == killed_after:
+            raise Killed
+
+    layout, params = project
+    run = params.pretrain["croco_body"]
+    model = checkpoints.load_pretrained(layout.checkpoint("random")).to(device).train()
+    pool = PairPool(
+        pair_sources(run, layout), run.kinds, heldout=0.0, size=model.img_size,
+        masking=Masking("human", 0.75, "max_n", 1, model.patch_size, 8), jitter=0.4, seed=0,
+    )  # fmt: skip
+    history = train(
+        model,
+        CrossCompletion(model, pool, Completing(16, True, torch.device(device))),
+        build(run.optimizer, model),
+        WarmupCosine(run.optimizer.lr, STEPS, 2),
+        seed=0,
+        precision=precision,
+        scratch=scratch,
+        checkpoint_every=3,
+        title=device,
+        watch=watch,
+        fuse=[part for part in model.modules() if fused and isinstance(part, EncoderBlock | DecoderBlock)],
+    )
+    return [line["loss"] for line in read_history(history)]
+
+
+@pytest.mark.parametrize("device", [GPU])
+def test_losses_are_those_of_a_processor(project, tmp_path: Path, device: str) -> None:
+    assert losses(project, tmp_path / "there", device) == pytest.approx(
+        losses(project, tmp_path / "cpu", "cpu"), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_losses_in_bfloat16_are_those_of_float32_but_for_rounding(project, tmp_path: Path, device: str) -> None:
+    if effective("bf16", torch.device(device)) != "bf16":
+        pytest.skip("this processor has no bfloat16 instructions")
+    rounded, exact = losses(project, tmp_path / "bf16", device, "bf16"), losses(project, tmp_path / "fp32", device)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", [GPU])
+def test_fused_blocks_have_the_losses_of_plain_ones_but_for_rounding(project, tmp_path: Path, device: str) -> None:
+    fused = losses(project, tmp_path / "fused", device, "bf16", fused=True)
+    assert fused == pytest.approx(losses(project, tmp_path / "plain", device, "bf16"), rel=0.02)
+
+
+@pytest.mark.parametrize("device", [GPU])
+def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(project, tmp_path: Path, device: str) -> None:
+    with pytest.raises(Killed):
+        losses(project, tmp_path / "killed", device, killed_after=8)
+    assert losses(project, tmp_path / "killed", device) == pytest.approx(
+        losses(project, tmp_path / "whole", device), rel=1e-3
+    )

@@ -40,7 +40,7 @@ OBJECTIVES = {
     "keypoints": "2D keypoints",
     "croco_keypoints": "Completion with 2D keypoints",
 }
-"""Of each method of pre-training: losses of different ones do not compare, so each has axes of its own."""
+"""Of each method of pre-training."""
 
 
 def write_report(params: Params, layout: Layout, reference: paper.Reference) -> Path:
@@ -102,15 +102,19 @@ def draw_plots(
         if layout.history("pretrain", name).is_file()
     }
     histories = {name: history for name, history in histories.items() if history}
-    together: dict[str, str] = {}
-    for method, title in OBJECTIVES.items():
-        of_method = {
-            name: history
-            for name, history in histories.items()
-            if params.pretrain[name].method == method and name not in params.study
-        }
-        if of_method:
-            together[title] = figures.loss_curves(of_method, names, f"{title}: {', '.join(of_method)}")
+    # Losses compare where method, images and number of hidden patches are the same: such runs share axes.
+    comparable: dict[str, dict[str, figures.History]] = {}
+    for name, history in histories.items():
+        if name not in params.study:
+            spec = params.pretrain[name]
+            alike = spec.model_dump_json(include={"method", "pool", "datasets", "kinds", "masking", "mask_ratio"})
+            comparable.setdefault(alike, {})[name] = history
+    together = {
+        (title := f"{OBJECTIVES[params.pretrain[next(iter(group))].method]}: {', '.join(group)}"): figures.loss_curves(
+            group, names, title
+        )
+        for group in comparable.values()
+    }
     task_losses: dict[tuple[str, str], str] = {}
     cells = [cell for table in filled.values() for cell in table.cells.values()]
     for stage, run in sorted({(cell.stage, cell.run) for cell in cells if cell.ours and cell.stage and cell.run}):

@@ -59,10 +59,11 @@ def colour(name: str, names: Sequence[str]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: str) -> str:
-    """Loss against step, one colour per run: each logged step faint, their running mean bold."""
+    """Loss against step, a colour per run from that of the first on: each logged step faint, their running mean bold."""
     figure, (axes,) = _figure(7.2, 3.0, 1)
-    for name, history in histories.items():
-        _curve(axes, history, colour(name, names), name)
+    first = COLOURS.index(colour(next(iter(histories)), names))
+    for number, (name, history) in enumerate(histories.items()):
+        _curve(axes, history, COLOURS[(first + number) % len(COLOURS)], name)
     axes.set(xlabel="step", ylabel="loss", title=title)
     if len(histories) > 1:
         axes.legend(frameon=False, loc="upper right")

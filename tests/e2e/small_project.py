@@ -25,6 +25,13 @@ STANDINS = {
 MISSING = "penn_action"
 """Neither present nor stood in for, as it may be at scale `paper`."""
 
+FURTHER = {
+    "ablations": ("croco", "croco_body_from_croco", "croco_body_seed_1", "croco_hand"),
+    "keypoints": ("keypoints_body",),
+    "study": ("study", "study_pose"),
+}
+"""One run of each kind that `make tables` adds."""
+
 
 def small_params() -> dict[str, Any]:
     """params.yaml with every size that costs time cut down, and few of the further runs; anchors are resolved."""
@@ -39,11 +46,10 @@ def small_params() -> dict[str, Any]:
     del params["datasets"][MISSING]["standin"]
     params["parser"] |= {"steps": 6, "batch": 4}
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
-    params["ablations"] = {name: params["ablations"][name] for name in ("croco_body_uniform", "croco_hand")}
-    params["study"] = {}
-    params["keypoints"] = {name: params["keypoints"][name] for name in ("keypoints_body",)}
-    params["finetune"]["body_mesh"]["tables"] = ["croco_body_uniform", "keypoints_body"]
-    for run in (run for key in ("pretrain", "ablations", "keypoints") for run in params[key].values()):
+    for key, names in FURTHER.items():
+        params[key] = {name: params[key][name] for name in names}
+    params["finetune"]["body_mesh"]["tables"] = ["croco_body_seed_1", "keypoints_body", "study"]
+    for run in (run for key in ("pretrain", *FURTHER) for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
     for run in params["pretrain"].values():
         run["snapshots"] = [6, 12]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.small_project import MISSING, environment, run, small_params
+from tests.e2e.small_project import FURTHER, MISSING, environment, run, small_params
 from tests.flows.server_talk import ask, deployments, ended, serving, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -220,6 +220,22 @@ def test_a_stage_killed_at_any_moment_gives_the_same_bytes_when_run_again(
         seconds /= 2
     run(finished_project, *again)
     assert made(finished_project, stage) == before
+
+
+def test_make_tables_runs_what_the_other_tables_need_and_puts_it_into_the_report(finished_project: Path) -> None:
+    """The last one: it adds to what the others look at."""
+    run(finished_project, "flows.reproduce", "--tables")
+    metrics, params = finished_project / "reports/metrics/test", small_params()
+    runs = [name for names in FURTHER.values() for name in names]
+    assert {path.stem for path in (metrics / "pretrain").glob("*.json")} == {*params["pretrain"], *runs}
+    tuned = {init for inits in params["finetune"]["body_mesh"].values() for init in inits}
+    on_the_way = {f"croco_body@{step}" for step in params["figure_4"]["steps"]}
+    assert {path.name for path in (metrics / "body_mesh").iterdir()} == tuned | on_the_way
+    tables = finished_project / "reports/out/test/tables"
+    for name in ("fig3b", "fig4", "reference_study", "pretraining_seeds"):
+        assert (tables / f"{name}.csv").read_text().count("\n") > 2, name
+    page = (finished_project / "reports/out/test/index.html").read_text()
+    assert page.count("What makes the reference pay") and page.count("Other seeds of pre-training")
 
 
 def ended_by_kill(project: Path, stage: str, seconds: float) -> bool:

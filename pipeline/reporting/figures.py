@@ -59,7 +59,7 @@ def colour(name: str, names: Sequence[str]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: str) -> str:
-    """Loss against step, a colour per run from that of the first on: each logged step faint, their running mean bold."""
+    """Loss against step, a colour per run from that of the first on: logged steps faint, their running mean bold."""
     figure, (axes,) = _figure(7.2, 3.0, 1)
     first = COLOURS.index(colour(next(iter(histories)), names))
     for number, (name, history) in enumerate(histories.items()):

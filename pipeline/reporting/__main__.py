@@ -109,12 +109,12 @@ def draw_plots(
             spec = params.pretrain[name]
             alike = spec.model_dump_json(include={"method", "pool", "datasets", "kinds", "masking", "mask_ratio"})
             comparable.setdefault(alike, {})[name] = history
-    together = {
-        (title := f"{OBJECTIVES[params.pretrain[next(iter(group))].method]}: {', '.join(group)}"): figures.loss_curves(
-            group, names, title
-        )
-        for group in comparable.values()
-    }
+    headline_runs = {*params.finetune.body_mesh.headline}
+    together: dict[str, str] = {}
+    further: dict[str, str] = {}
+    for group in comparable.values():
+        title = f"{OBJECTIVES[params.pretrain[next(iter(group))].method]}: {', '.join(group)}"
+        (together if headline_runs & group.keys() else further)[title] = figures.loss_curves(group, names, title)
     task_losses: dict[tuple[str, str], str] = {}
     cells = [cell for table in filled.values() for cell in table.cells.values()]
     for stage, run in sorted({(cell.stage, cell.run) for cell in cells if cell.ours and cell.stage and cell.run}):
@@ -136,6 +136,7 @@ def draw_plots(
     ]
     return page.Plots(
         losses=together,
+        further_losses=further,
         seeds=figures.seeds_beside_paper(headline, columns, names) if columns else None,
         run_losses={
             name: figures.loss_curves({name: history}, names, f"Pre-training of {name}")
@@ -154,7 +155,8 @@ def _named(plots: page.Plots) -> dict[str, str]:
     named = {f"pretrain-{name}": svg for name, svg in plots.run_losses.items()}
     named |= {f"{stage}-{run}": svg for (stage, run), svg in plots.task_losses.items()}
     named |= plots.studies
-    named |= {f"losses-{number}": svg for number, svg in enumerate(plots.losses.values())}
+    losses = {**plots.losses, **plots.further_losses}
+    named |= {f"losses-{number}": svg for number, svg in enumerate(losses.values())}
     return named | ({"fig3a-seeds": plots.seeds} if plots.seeds else {})
 
 

@@ -66,7 +66,7 @@ def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: s
         _curve(axes, history, COLOURS[(first + number) % len(COLOURS)], name)
     axes.set(xlabel="step", ylabel="loss", title=title)
     if len(histories) > 1:
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(frameon=False, loc="upper center")
     axes.margins(x=0.01)
     return _svg(figure)
 

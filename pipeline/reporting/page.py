@@ -55,7 +55,9 @@ class Plots:
     """SVG elements by what they show; absent ones are simply not in there."""
 
     losses: Mapping[str, str]
-    """Title -> loss curves of pre-training runs."""
+    """Title -> loss curves of the headline's pre-training runs, and of those that compare with them."""
+    further_losses: Mapping[str, str]
+    """Likewise of the others."""
     seeds: str | None
     """Every seed of the headline table beside the paper."""
     run_losses: Mapping[str, str]
@@ -229,16 +231,31 @@ def detail_id(cell: Cell) -> str:
     return f"run-{cell.stage}-{cell.run}"
 
 
-def on_the_way(
-    reference: Reference, metrics: MetricTable, params: Params
-) -> list[tuple[MetricsFile, list[tuple[str, Value]]]]:
-    """Metrics of stages that fill no table of the paper: pre-training, the parser, the bodies. Runs of the study, which
-    are many, stand in its own section."""
+@dataclass(frozen=True)
+class Measured:
+    """What one stage measures that fills no table of the paper."""
+
+    stage: str
+    names: tuple[str, ...]
+    units: Mapping[str, str]
+    files: tuple[MetricsFile, ...]
+
+
+def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> list[Measured]:
+    """Pre-training, the parser, the bodies. Runs of the study, which are many, stand in its own section."""
     in_tables = {task.stage for task in reference.rows.tasks.values()} | {"body_mesh_labels"}
+    of_stage: dict[str, list[MetricsFile]] = {}
+    for file in metrics.files:
+        if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in params.study):
+            of_stage.setdefault(file.stage, []).append(file)
     return [
-        (file, sorted(file.values.items()))
-        for file in metrics.files
-        if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in params.study)
+        Measured(
+            stage,
+            tuple(dict.fromkeys(name for file in files for name in sorted(file.values))),
+            {name: value.unit for file in files for name, value in file.values.items()},
+            tuple(files),
+        )
+        for stage, files in of_stage.items()
     ]
 
 

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.layout import Layout
 
+FEW_LABELS = "body_mesh_labels"
+"""Stage of body mesh recovery on a part of the training images (Figure 3(b))."""
+
 
 class MetricsError(ValueError):
     """A metrics file is not what it should be; the message names file, key and remedy."""

@@ -25,7 +25,7 @@ from pipeline.reporting import claims as claims_module
 from pipeline.reporting import data_counts
 from pipeline.reporting.claims import Outcome
 from pipeline.reporting.intervals import Interval, Verdict
-from pipeline.reporting.metric_table import Checkpoint, MetricsFile, MetricTable, Value
+from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile, MetricTable, Value
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
 from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
@@ -243,7 +243,7 @@ class Measured:
 
 def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> list[Measured]:
     """Pre-training, the parser, the bodies. Runs of the study, which are many, stand in its own section."""
-    in_tables = {task.stage for task in reference.rows.tasks.values()} | {"body_mesh_labels"}
+    in_tables = {task.stage for task in reference.rows.tasks.values()} | {FEW_LABELS}
     of_stage: dict[str, list[MetricsFile]] = {}
     for file in metrics.files:
         if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in params.study):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.metric_table import FEW_LABELS, MetricsFile, MetricTable
 from pipeline.run_spec import Params, body_mesh_fingerprint, parser_fingerprint, pretrain_fingerprint
 
 
@@ -36,7 +36,7 @@ def _now(stage: str, name: str, params: Params) -> str | None:
         return parser_fingerprint(params)
     if stage == "pretrain" and name in params.pretrain:
         return pretrain_fingerprint(name, params)
-    return body_mesh_fingerprint(params) if stage in ("body_mesh", "body_mesh_labels") else None
+    return body_mesh_fingerprint(params) if stage in ("body_mesh", FEW_LABELS) else None
 
 
 def _init(name: str, params: Params) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.reporting.intervals import Interval, student_t
-from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.metric_table import FEW_LABELS, MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_stale
 from pipeline.run_spec import Params
 
@@ -69,7 +69,7 @@ def _labels(metrics: MetricTable, params: Params) -> Study:
         files = {
             share: [
                 file
-                for file in metrics.of("body_mesh_labels", seeds=params.body_mesh.seeds)
+                for file in metrics.of(FEW_LABELS, seeds=params.body_mesh.seeds)
                 if file.init == init and file.labels == share
             ]
             for share in params.figure_3b.shares

@@ -114,7 +114,7 @@ def reference_use(
     found: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(pairs)).split(chunk):
         target, hidden = plain(pairs.target[rows]), pairs.hidden[rows]
-        references = {name: plain(pairs.reference[source[rows]]) for name, source in sources.items()}
+        references = {name: plain(pairs.reference[source[rows.numpy()]]) for name, source in sources.items()}
         if not isinstance(model, MAE):
             references["black"] = black_like(target)
         for name, reference in references.items():

@@ -69,9 +69,10 @@ def test_stand_ins_are_of_the_same_person_and_of_another(pool: PairPool, pairs: 
     assert (images[same[has]] != pairs.target_cut[has][:, :2].numpy()).any(axis=1).all()
 
 
-def test_each_loss_is_that_of_completing_with_that_reference(pool: PairPool, pairs: PairBatch) -> None:
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_each_loss_is_that_of_completing_with_that_reference(pool: PairPool, pairs: PairBatch, chunk: int) -> None:
     model, groups = catalog.create("croco_mini_patch8_64", seed=3).eval(), pool.groups(pairs)
-    losses = reference_use(model, pairs, groups, normalize=True, chunk=5)
+    losses = reference_use(model, pairs, groups, normalize=True, chunk=chunk)
     target = plain(pairs.target)
     chosen = {"true": np.arange(len(pairs))} | stand_ins(pairs, groups)
     for pair in (0, 7, len(pairs) - 1):
@@ -85,6 +86,15 @@ def test_each_loss_is_that_of_completing_with_that_reference(pool: PairPool, pai
     assert (np.isnan(losses["same"]) == (chosen["same"] < 0)).all()
     # Silhouettes are known of the first of the two data sets alone.
     assert (np.isnan(losses["true" + PER_PERSON]) == (pairs.pairs[:, 0] == 1).numpy()).all()
+
+
+def test_a_single_pair_has_no_other_reference_but_a_black_one(pool: PairPool) -> None:
+    pair = pool.validation(1)
+    assert pair is not None
+    losses = reference_use(catalog.create("croco_mini_patch8_64"), pair, pool.groups(pair), normalize=True)
+    assert {name.partition("/")[0] for name in losses} == {"true", "black"}
+    assert all(len(loss) == 1 for loss in losses.values())
+    assert {saving.against for saving in savings(losses, pool.kinds(pair), pool.groups(pair))} == {"black"}
 
 
 def test_a_network_without_reference_has_one_loss(pool: PairPool, pairs: PairBatch) -> None:

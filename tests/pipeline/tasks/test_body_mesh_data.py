@@ -46,7 +46,7 @@ def test_samples_agree_with_what_their_crops_show(layout: Layout, body: BodyMode
     joints = Skeleton(body)(bodies.rotations, bodies.betas)
     assert torch.allclose(joints - joints[:, :1], bodies.joints, atol=1e-4)
     # Every joint lies on a drawn bone.
-    images = samples.pixels.images(samples.rows)
+    images = samples.pixels.images.whole(samples.rows)
     places = ((bodies.points.numpy() + 1) * 40).astype(int).clip(0, 79)
     ground = images[:, 0, 0].astype(int)
     for image, place, colour in zip(images, places, ground, strict=True):

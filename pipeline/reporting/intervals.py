@@ -42,6 +42,11 @@ class Interval:
     def high(self) -> float:
         return inf if self.half_width is None else self.mean + self.half_width
 
+    def written(self, decimals: int) -> str:
+        """`57.4 ± 0.8`, or the bare mean, for a sentence."""
+        half = "" if self.half_width is None else f" ± {self.half_width:.{decimals}f}"
+        return f"{self.mean:.{decimals}f}{half}"
+
     def __neg__(self) -> Interval:
         return Interval(-self.mean, self.half_width, self.num)
 

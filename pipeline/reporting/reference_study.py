@@ -87,8 +87,8 @@ class Factor:
             most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
             apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
             parts.append(
-                f"in {name} pairs most at {most.label} ({_text(most.savings[key])}) and least at {least.label} "
-                f"({_text(least.savings[key])}), intervals that {'lie apart' if apart else 'overlap'}"
+                f"in {name} pairs most at {most.label} ({most.savings[key].written(4)}) and least at {least.label} "
+                f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}"
             )
         return f"Against another recording's, the reference saves {'; '.join(parts)}." if parts else None
 
@@ -243,8 +243,8 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
 def _moves(saving: Interval) -> str:
     how = {Verdict.HOLDS: "lowers", Verdict.FAILS: "raises"}.get(above(saving))
     if how is None:
-        return f"is not seen to change the loss over the person's hidden patches ({_text(saving)} lower)"
-    return f"{how} the loss over the person's hidden patches by {_text(saving if saving.mean > 0 else -saving)}"
+        return f"is not seen to change the loss over the person's hidden patches ({saving.written(4)} lower)"
+    return f"{how} the loss over the person's hidden patches by {(saving if saving.mean > 0 else -saving).written(4)}"
 
 
 def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: Params) -> list[str]:
@@ -264,7 +264,7 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
     best = min(errors, key=lambda run: errors[run].mean)
     found = [
         f"Fine-tuning: of {len(errors)} pre-trainings {len(better)} end below the PA-MPJPE of {init} weights "
-        f"({_text(without, 1)} mm), intervals apart; best is {best} with {_text(errors[best], 1)} mm."
+        f"({without.written(1)} mm), intervals apart; best is {best} with {errors[best].written(1)} mm."
     ]
     for kind, name in KINDS.items():
         saved = {
@@ -279,15 +279,10 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
                 + (
                     "the very one that is best after fine-tuning."
                     if most == best
-                    else f"with {_text(errors[most], 1)} mm."
+                    else f"with {errors[most].written(1)} mm."
                 )
             )
     return found
-
-
-def _text(found: Interval, decimals: int = 4) -> str:
-    half = "" if found.half_width is None else f" ± {found.half_width:.{decimals}f}"
-    return f"{found.mean:.{decimals}f}{half}"
 
 
 def _numbers(found: Interval) -> tuple[str, str, int]:

@@ -129,11 +129,7 @@ def _findings(groups: Sequence[Repeated], metrics: MetricTable, params: Params) 
             better, worse = sorted(((of_one[metric], one), (of_other[metric], other)), key=lambda item: item[0].mean)
             apart = ordered(better[0], worse[0]) is Verdict.HOLDS
             found.append(
-                f"{title}: {better[1]} {_text(better[0])}, {worse[1]} {_text(worse[0])} mm; "
+                f"{title}: {better[1]} {better[0].written(1)}, {worse[1]} {worse[0].written(1)} mm; "
                 + (f"{better[1]} is better, intervals apart." if apart else "undecided, the intervals overlap.")
             )
     return found
-
-
-def _text(found: Interval) -> str:
-    return f"{found.mean:.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")

@@ -13,18 +13,17 @@ import torch
 
 from models import catalog
 from models.blocks import DecoderBlock, EncoderBlock
-from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.crops import encode_jpeg
 from pipeline.loading.crop_pixels import KEPT_BYTES
-from pipeline.loading.pairs import Masking, PairPool, Source
-from pipeline.manifests import write_pairs
-from pipeline.silhouettes import pack
+from pipeline.loading.pairs import PairPool
 from pipeline.training.completion import Completing, CrossCompletion
 from pipeline.training.live import peak_flops
 from pipeline.training.loop import train
 from pipeline.training.optimizer import WarmupCosine, adamw
+from tests.benchmarks.photo_pool import SIDE, photo_pool
 
 GPU = torch.device("cuda")
-SIDE, BATCH, STEPS = 256, 256, 400
+BATCH, STEPS = 256, 400
 LEAST_MFU, LONGEST_WAIT = 0.45, 0.03
 FAST = ("H100", "H200")
 """GPUs, by a part of their name, of which `LEAST_MFU` is asked."""
@@ -44,30 +43,8 @@ def photos(rng: np.random.Generator, count: int) -> list[bytes]:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> PairPool:
     """More crops than are kept decoded, so that every one is decoded at every use."""
-    folder, rng = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
-    count = KEPT_BYTES // (3 * SIDE * SIDE) + 1
-    different = photos(rng, 500)
-    person = np.zeros((SIDE, SIDE), bool)
-    person[30:230, 80:180] = True
-    mask = {"silhouette": pack(person), "silhouette_source": "dataset"}
-    crops = [
-        Crop(frame_id=f"{number:016x}", jpeg=different[number % len(different)], square=Square(1.0, 1.0, 2.0), **mask)
-        for number in range(count)
-    ]
-    write_crops(folder / "crops.arrow", crops, SIDE)
-    pair = {"kind": "view", "dataset": "aist", "target_patch_mask": None, "reference_patch_mask": None,
-            "num_patches": 196, "dt_seconds": None, "baseline_degrees": None}  # fmt: skip
-    pairs = [
-        pair
-        | {"pair_id": f"{number}", "target_crop": number, "reference_crop": number - 1}
-        | {"target_frame_id": crops[number].frame_id, "reference_frame_id": crops[number - 1].frame_id}
-        for number in range(1, count)
-    ]
-    write_pairs(pairs, folder / "pairs.parquet")
-    return PairPool(
-        [Source("aist", folder / "pairs.parquet", folder / "crops.arrow", 1.0)], {"view": 1.0},
-        heldout=0.0, size=224, masking=Masking("human", 0.75, "max_n", 8, 16, 8), jitter=0.4, seed=0,
-    )  # fmt: skip
+    different = photos(np.random.default_rng(0), 500)
+    return photo_pool(tmp_path_factory.mktemp("pool"), different, KEPT_BYTES // (3 * SIDE * SIDE) + 1, bucket=8)
 
 
 @pytest.mark.gpu

@@ -18,14 +18,12 @@ import torch.nn.functional as F
 
 from models import catalog
 from models.blocks import attend
-from pipeline.crops import Crop, Square, encode_jpeg, write_crops
-from pipeline.loading.pairs import Masking, PairPool, Source
-from pipeline.manifests import write_pairs
+from pipeline.crops import encode_jpeg
 from pipeline.process import num_cores
-from pipeline.silhouettes import pack
 from pipeline.training.completion import Completing, CrossCompletion
 from pipeline.training.optimizer import Muon, orthogonal
 from pipeline.training.precision import arithmetic, effective
+from tests.benchmarks.photo_pool import SIDE, photo_pool
 
 ROUNDS = 7
 CPU = torch.device("cpu")
@@ -123,29 +121,9 @@ def test_drawing_masking_and_collating_pairs_take_a_fiftieth_of_a_step_at_most(
     one_thread: None, tmp_path: Path
 ) -> None:
     """CroCo's ViT-B at 224 px. Decoding is left out: other cores do it, and crops are read once where they fit."""
-    batch, side, num_crops = 4, 256, 32
-    noise = np.random.default_rng(0).integers(256, size=(num_crops, side, side, 3), dtype=np.uint8)
-    person = np.zeros((side, side), bool)
-    person[30:230, 80:180] = True
-    mask = {"silhouette": pack(person), "silhouette_source": "dataset"}
-    crops = [
-        Crop(frame_id=f"{number:016x}", jpeg=encode_jpeg(image), square=Square(1.0, 1.0, 2.0), **mask)
-        for number, image in enumerate(noise)
-    ]
-    write_crops(tmp_path / "crops.arrow", crops, side)
-    pair = {"kind": "view", "dataset": "aist", "target_patch_mask": None, "reference_patch_mask": None,
-            "num_patches": 196, "dt_seconds": None, "baseline_degrees": None}  # fmt: skip
-    pairs = [
-        pair
-        | {"pair_id": f"{number}", "target_crop": number, "reference_crop": number - 1}
-        | {"target_frame_id": crops[number].frame_id, "reference_frame_id": crops[number - 1].frame_id}
-        for number in range(1, num_crops)
-    ]
-    write_pairs(pairs, tmp_path / "pairs.parquet")
-    pool = PairPool(
-        [Source("aist", tmp_path / "pairs.parquet", tmp_path / "crops.arrow", 1.0)], {"view": 1.0},
-        heldout=0.0, size=224, masking=Masking("human", 0.75, "max_n", 8, 16), jitter=0.4, seed=0,
-    )  # fmt: skip
+    batch, num_crops = 4, 32
+    noise = np.random.default_rng(0).integers(256, size=(num_crops, SIDE, SIDE, 3), dtype=np.uint8)
+    pool = photo_pool(tmp_path, [encode_jpeg(image) for image in noise], num_crops)
     for number in range(16):
         pool.batch(number, batch)
     model = catalog.create("croco_base_patch16_224")

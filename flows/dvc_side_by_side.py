@@ -7,6 +7,7 @@ repro`: its locks see to it that two of them on different stages do not meet.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -66,7 +67,7 @@ class _Run:
         self._waiting, self._graph, self._idle = list(stages), graph, list(cores)
         self._shares = {stage: _share(stage, len(cores)) for stage in stages}
         self._one_by_one, self._options = one_by_one, options
-        self._running: dict[BaseProcess, tuple[Stage, list[int]]] = {}
+        self._running: dict[BaseProcess, tuple[Stage, list[int], int]] = {}
         self._ran: list[Stage] = []
         self._failed: list[Stage] = []
         self._repo = stages[0].repo
@@ -97,7 +98,7 @@ class _Run:
         """What can start now: beside others what the idle cores are enough for, on the idle machine what needs all."""
         if self._failed:
             return None
-        unfinished = {*self._waiting, *(stage for stage, _ in self._running.values())}
+        unfinished = {*self._waiting, *(stage for stage, _, _ in self._running.values())}
         ready = [stage for stage in self._waiting if unfinished.isdisjoint(self._graph.successors(stage))]
         large = [stage for stage in ready if self._shares[stage] is None]
         if large and not self._running:
@@ -108,14 +109,18 @@ class _Run:
         # A copy must not go on with the database connections of the original.
         self._repo._reset()
         cores, self._idle = self._idle[:share], self._idle[share:]
-        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, cores))
+        lines = {line for _, _, line in self._running.values()}
+        line = next(line for line in itertools.count() if line not in lines)
+        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, cores, line))
         process.start()
-        self._running[process] = stage, cores
+        self._running[process] = stage, cores, line
 
-    def _work(self, stage: Stage, cores: list[int]) -> None:
-        """In the copy."""
+    def _work(self, stage: Stage, cores: list[int], line: int) -> None:
+        """In the copy. On a terminal its progress bars have a line of their own, so many below the first."""
         die_with_parent()
         os.sched_setaffinity(0, cores)
+        if sys.stderr.isatty():
+            os.environ["TQDM_POSITION"] = str(line)
         # The lock as inherited is the original's; this lets go of the copy alone.
         self._repo.lock.unlock()
         try:
@@ -129,7 +134,7 @@ class _Run:
         with self._unlocked():
             wait([process.sentinel for process in self._running])
         for process in [process for process in self._running if not process.is_alive()]:
-            stage, cores = self._running.pop(process)
+            stage, cores, _ = self._running.pop(process)
             self._idle += cores
             (self._failed if process.exitcode else self._ran).append(stage)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -40,6 +41,7 @@ name, *inputs = sys.argv[1:]
 text = name + "".join(pathlib.Path(path).read_text() for path in inputs)
 start, slow = time.time(), pathlib.Path("slow")
 pathlib.Path(f"pid.{name}").write_text(str(os.getpid()))
+pathlib.Path(f"line.{name}").write_text(os.environ.get("TQDM_POSITION", "none"))
 while time.time() < start + 0.5 or slow.exists():
     time.sleep(0.05)
 if pathlib.Path(f"fail.{name}").exists():
@@ -60,11 +62,11 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", str(PROJECT / "flows" / "dvc_command.py"), "repro"]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}  # as without the environment activated
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
 
@@ -88,6 +90,7 @@ def test_small_stages_run_beside_each_other_and_large_ones_alone(repository: Pat
     status, output = repro(repository)
     assert status == 0, output
     assert results(repository)["last"] == "(last(a(first))(b(first))(c(first))(d(first))(half(first))(large(first)))"
+    assert (repository / "line.a").read_text() == "none"  # no terminal
     seen = times(repository)
     small = [seen[name] for name in "abcd"]
     assert any(one < other_end and other < one_end for one, one_end, _ in small for other, other_end, _ in small
@@ -105,6 +108,30 @@ def test_small_stages_run_beside_each_other_and_large_ones_alone(repository: Pat
     assert output.count("didn't change, skipping") == 8
     assert "up to date" in output
     assert (repository / "dvc.lock").read_text() == before
+
+
+def test_progress_bars_of_stages_beside_each_other_have_a_line_each_on_a_terminal(repository: Path) -> None:
+    terminal, inside = os.openpty()
+    process = start(repository, stderr=inside)
+    os.close(inside)
+    Thread(target=lambda: [*iter(lambda: _read(terminal), b"")], daemon=True).start()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    lines = {name: (repository / f"line.{name}").read_text() for name in ("a", "b", "c", "d", "half", "large")}
+    assert lines.pop("large") == "none"
+    seen = times(repository)
+    assert set(lines.values()) >= {"0", "1"}
+    for name, line in lines.items():
+        begin, end, _ = seen[name]
+        beside = {lines[other] for other in lines if other != name and seen[other][0] < end and begin < seen[other][1]}
+        assert line not in beside
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # its other end is closed
+        return b""
 
 
 def test_what_runs_beside_a_stage_that_fails_is_kept(repository: Path) -> None:

@@ -152,6 +152,9 @@ class Pretrain(Section):
     normalize: bool
     steps: Positive
     warmup_steps: int
+    cosine_steps: Positive | None = None
+    """After how many steps the learning rate would reach zero along its half cosine, if the run did not end before;
+    None = at its end."""
     batch: Positive
     optimizer: Optimizer
     max_pairs: Positive | None = None
@@ -177,7 +180,7 @@ class Pretrain(Section):
     """Fuse what blocks do between their products with torch's compiler: for GPUs, and long runs. Needs a C compiler."""
     visible_bucket: Positive = 1
     """With human masking, the number of visible patches is rounded up to a multiple of this. Each number is compiled
-    for itself, eight at most: set 8 with `compile` at 224 px."""
+    for itself, eight at most: set 7 with `compile` at 224 px and patches of 16, of whose 196 a quarter is 7 x 7."""
     num_previews: Annotated[int, Field(ge=0)] = 4
     """How many times along the run some completions are drawn."""
     snapshots: tuple[Positive, ...] = ()

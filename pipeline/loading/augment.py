@@ -44,18 +44,20 @@ def jitter_and_normalize(images: Tensor, colours: Tensor) -> Tensor:
         (B, 3, H, W) float32.
     """
     batch, height, width, _ = images.shape
-    pixels = images.permute(0, 3, 1, 2).reshape(batch, 3, -1).float().div_(255)
-    grey = pixels.new_tensor(GREY)
-    brightness, contrast, saturation = colours.to(pixels).unbind(1)
-    mean_grey = brightness * (pixels.mean(dim=2) @ grey)
-    identity, to_grey = torch.eye(3, device=pixels.device), grey.expand(3, 3)
-    saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * to_grey
-    matrix = (brightness * contrast)[:, None, None] * saturate
-    # Saturation keeps greys, so contrast's grey offset passes through it unchanged.
-    offset = ((1 - contrast) * mean_grey)[:, None, None].expand(-1, 3, 1)
-    pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
-    mean, deviation = (pixels.new_tensor(values).view(1, 3, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-    return pixels.sub_(mean).div_(deviation).view(batch, 3, height, width)
+    # Inside autocast as well: these pixels are what a prediction is compared with.
+    with torch.autocast(images.device.type, enabled=False):
+        pixels = images.permute(0, 3, 1, 2).reshape(batch, 3, -1).float().div_(255)
+        grey = pixels.new_tensor(GREY)
+        brightness, contrast, saturation = colours.to(pixels).unbind(1)
+        mean_grey = brightness * (pixels.mean(dim=2) @ grey)
+        identity, to_grey = torch.eye(3, device=pixels.device), grey.expand(3, 3)
+        saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * to_grey
+        matrix = (brightness * contrast)[:, None, None] * saturate
+        # Saturation keeps greys, so contrast's grey offset passes through it unchanged.
+        offset = ((1 - contrast) * mean_grey)[:, None, None].expand(-1, 3, 1)
+        pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+        mean, deviation = (pixels.new_tensor(values).view(1, 3, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        return pixels.sub_(mean).div_(deviation).view(batch, 3, height, width)
 
 
 def human_patches(silhouettes: NDArray[np.bool_], patch: int) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW over the parameters of a module that ask for gradients.
 
-    Parameters with fewer than two axes (biases, norms) and tokens are not decayed. With
+    Parameters with fewer than two axes (biases, norms) are not decayed; tokens have more, and are. With
     `layer_decay` < 1 the encoder block i of D, under `encoder_prefix`, learns at
     lr * layer_decay ** (D - i), the patch embedding at layer_decay ** (D + 1), as in BEiT and MAE.
     Each group keeps its factor as `lr_scale` for `set_lr`.
@@ -41,8 +41,7 @@ def adamw(
         scale = 1.0
         if encoder_prefix is not None and name.startswith(encoder_prefix) and layer_decay < 1:
             scale = layer_decay ** (depth - _layer(name, depth))
-        is_token = name.endswith(("mask_token", "cls_token"))
-        decay = 0.0 if value.ndim < 2 or is_token else weight_decay
+        decay = 0.0 if value.ndim < 2 else weight_decay
         groups.setdefault((scale, decay), []).append(value)
     listed = [
         {"params": values, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
@@ -173,13 +172,20 @@ def _layer(name: str, depth: int) -> int:
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linear rise to `peak` over `warmup_steps`, then half a cosine to zero at `steps`."""
+    """Linear rise to `peak` over `warmup_steps`, then half a cosine that would reach zero at `zero_at`.
+
+    With `zero_at` beyond `steps` a run stops on the way: CroCo's own training does at half of the cosine's length.
+    """
 
     peak: float
     steps: int
     warmup_steps: int
+    zero_at: int | None = None
+    """None = at `steps`."""
 
     def __post_init__(self) -> None:
+        if self.zero_at is not None and self.zero_at < self.steps:
+            raise ValueError(f"the learning rate would be zero at {self.zero_at}, before the end at {self.steps} steps")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(f"warmup_steps must be at least 0 and below steps ({self.steps}), not {self.warmup_steps}")
 
@@ -187,7 +193,7 @@ class WarmupCosine:
         """Learning rate of step 0, 1, ..., steps - 1."""
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        done = (step - self.warmup_steps) / ((self.zero_at or self.steps) - self.warmup_steps)
         return self.peak * 0.5 * (1 + math.cos(math.pi * done))
 
 

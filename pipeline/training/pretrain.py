@@ -148,7 +148,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         network,
         task,
         build(run.optimizer, network),
-        WarmupCosine(run.optimizer.lr, run.steps, run.warmup_steps),
+        WarmupCosine(run.optimizer.lr, run.steps, run.warmup_steps, run.cosine_steps),
         seed=run.seed,
         precision=run.precision,
         scratch=scratch,

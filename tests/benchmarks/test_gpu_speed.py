@@ -1,5 +1,6 @@
-"""How well CroCo-Body's own pre-training (ViT-B/16 and the small decoder, 224 px, bfloat16) uses a GPU;
-`pytest -n 0 -s tests/benchmarks/test_gpu_speed.py` prints pairs per second, MFU and the wait for data."""
+"""How well CroCo-Body's own pre-training, as scale `paper` describes it (ViT-B/16 and the small decoder, 224 px,
+bfloat16), uses a GPU; `pytest -n 0 -s tests/benchmarks/test_gpu_speed.py` prints pairs per second, MFU and the wait
+for data."""
 
 from __future__ import annotations
 
@@ -13,17 +14,20 @@ import torch
 
 from models import catalog
 from models.blocks import DecoderBlock, EncoderBlock
+from pipeline import run_spec
 from pipeline.crops import encode_jpeg
+from pipeline.layout import PROJECT
 from pipeline.loading.crop_pixels import KEPT_BYTES
 from pipeline.loading.pairs import PairPool
 from pipeline.training.completion import Completing, CrossCompletion
 from pipeline.training.live import peak_flops
 from pipeline.training.loop import train
-from pipeline.training.optimizer import WarmupCosine, adamw
+from pipeline.training.optimizer import WarmupCosine, build
 from tests.benchmarks.photo_pool import SIDE, photo_pool
 
 GPU = torch.device("cuda")
-BATCH, STEPS = 256, 400
+RUN = run_spec.load(PROJECT / "scales/paper/params.yaml").pretrain["croco_body"]
+STEPS = 400
 LEAST_MFU, LONGEST_WAIT = 0.45, 0.03
 FAST = ("H100", "H200")
 """GPUs, by a part of their name, of which `LEAST_MFU` is asked."""
@@ -44,26 +48,28 @@ def photos(rng: np.random.Generator, count: int) -> list[bytes]:
 def pool(tmp_path_factory: pytest.TempPathFactory) -> PairPool:
     """More crops than are kept decoded, so that every one is decoded at every use."""
     different = photos(np.random.default_rng(0), 500)
-    return photo_pool(tmp_path_factory.mktemp("pool"), different, KEPT_BYTES // (3 * SIDE * SIDE) + 1, bucket=8)
+    return photo_pool(
+        tmp_path_factory.mktemp("pool"), different, KEPT_BYTES // (3 * SIDE * SIDE) + 1, RUN.visible_bucket
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_pretraining_uses_the_gpu_and_does_not_let_it_wait_for_data(pool: PairPool, tmp_path: Path) -> None:
-    model = catalog.create("croco_base_patch16_224").to(GPU)
+    model = catalog.create(RUN.network).to(GPU)
     train(
         model,
-        CrossCompletion(model, pool, Completing(BATCH, True, GPU)),
-        adamw(model, lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95)),
-        WarmupCosine(1.5e-4, STEPS, STEPS // 10),
+        CrossCompletion(model, pool, Completing(RUN.batch, RUN.normalize, GPU)),
+        build(RUN.optimizer, model),
+        WarmupCosine(RUN.optimizer.lr, STEPS, STEPS // 10),
         seed=0,
-        precision="bf16",
+        precision=RUN.precision,
         scratch=tmp_path,
         checkpoint_every=STEPS,
         title="pre-training",
-        fuse=[part for part in model.modules() if isinstance(part, EncoderBlock | DecoderBlock)],
-        samples=BATCH,
+        fuse=[part for part in model.modules() if RUN.compile and isinstance(part, EncoderBlock | DecoderBlock)],
+        samples=RUN.batch,
     )
     speed = json.loads((tmp_path / "live" / "speed.json").read_text())
     memory = torch.cuda.max_memory_allocated() / 2**30

@@ -29,6 +29,14 @@ def test_factors_of_one_change_nothing() -> None:
     assert torch.allclose(jitter_and_normalize(images(0), torch.ones(3, 3)), normalize_images(images(0)), atol=1e-5)
 
 
+def test_pixels_are_as_exact_inside_autocast() -> None:
+    pixels, colours = images(1), torch.from_numpy(random_colours(np.random.default_rng(1), 3, 0.4))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = jitter_and_normalize(pixels, colours)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, jitter_and_normalize(pixels, colours))
+
+
 @settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_one_matrix_equals_brightness_then_contrast_then_saturation(seed: int) -> None:

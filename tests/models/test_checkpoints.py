@@ -78,7 +78,7 @@ def test_a_v1_file_without_sizes_is_the_published_network(tmp_path):
     )
 
 
-def test_the_fixtures_of_upstream_load_by_their_own_path(shared):
+def test_the_reference_material_beside_the_checkout_loads_with_the_sizes_in_its_json(shared):
     assert load_croco(shared / "parity/croco/croco_cosine_a.safetensors").config["enc_num_heads"] == 4
     assert load_mae(shared / "parity/mae/mae_a.safetensors").config["decoder_num_heads"] == 4
 

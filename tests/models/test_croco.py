@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 
 from models import catalog
 from models.completion import Completion, completed_image, completion_loss, patch_errors
@@ -65,9 +66,19 @@ def test_sine_cosine_channels_encode_the_column_first():
 def test_interpolated_positions_keep_the_class_token_and_the_own_grid():
     table = sine_cosine_2d(8, (4, 4), class_token=True)
     assert interpolate_positions(table, (4, 4), (4, 4)) is table
-    larger = interpolate_positions(table, (4, 4), (6, 6))
-    assert larger.shape == (37, 8)
-    assert larger[0].equal(table[0])
+    assert interpolate_positions(table, (4, 4), (6, 6))[0].equal(table[0])
+
+
+@pytest.mark.parametrize("new_grid", [(16, 16), (24, 24), (15, 13), (7, 7), (14, 20)])
+def test_positions_are_interpolated_as_timm_does(new_grid):
+    table = torch.cat([torch.ones(1, 8), sine_cosine_2d(8, (14, 14))])
+    theirs = resample_abs_pos_embed(table[None], list(new_grid), interpolation="bicubic", antialias=False)[0]
+    ours = interpolate_positions(table, (14, 14), new_grid)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+    for mode in ({"mode": "bilinear"}, {"mode": "bicubic", "align_corners": True}):
+        image = table[1:].view(1, 14, 14, 8).permute(0, 3, 1, 2)
+        other = torch.nn.functional.interpolate(image, new_grid, **mode).flatten(2)[0].T
+        assert not torch.allclose(ours[1:], other, atol=1e-3)
 
 
 @settings(deadline=None, max_examples=20)

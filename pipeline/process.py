@@ -92,16 +92,20 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int) -> None:
+def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool = True) -> None:
     """Run jobs in processes of their own, `at_once` of them at a time, to their end.
 
     When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for;
     who does not answer, such as a process that waits on a GPU for one that is gone, is killed after `PATIENCE_S`.
-    On Linux a process is a copy of this one: what is loaded by now need not be loaded again.
+
+    Args:
+        copied: on Linux a process is a copy of this one: what is loaded by now need not be loaded again. False = it
+            starts afresh, as everywhere else, and the jobs are pickled: CUDA works in no copy of a process that has
+            so much as looked for a GPU.
 
     Raises SystemExit: with the status of the job that failed, or with 143 or 130 after a signal.
     """
-    start: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    start: Any = multiprocessing.get_context("fork" if copied and sys.platform == "linux" else "spawn")
     waiting, running = list(jobs), list[BaseProcess]()
     with StopRequest() as stop:
         while (waiting or running) and stop.code is None:

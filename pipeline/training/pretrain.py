@@ -383,6 +383,7 @@ def _save_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def _work(name: str, params: Params, team: Team) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not team.leads:
         logging.disable(logging.WARNING)
     with plain_errors(f"pretrain {name}"):
@@ -398,7 +399,6 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml", help="params file; decides the scale")
     parser.add_argument("--run", required=True, help="row of `pretrain`, `ablations`, `keypoints` or `study` to run")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     die_with_parent()
     with plain_errors(f"pretrain {arguments.run}"):
         work = partial(_work, arguments.run, run_spec.load(arguments.params))

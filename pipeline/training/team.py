@@ -138,11 +138,13 @@ def joined() -> Iterator[Team]:
 def together(size: int, job: Callable[[Team], None]) -> None:
     """Run `job` in `size` processes of this machine, one for each GPU or, without, on the processor, to their end.
 
+    They start afresh: `job` is pickled, and sets up what it needs, such as logging.
     Raises SystemExit as `pipeline.process.side_by_side`.
     """
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = (Path(folder) / "team").as_uri()
-        side_by_side([partial(_work, Team(rank, size), meeting_point, job) for rank in range(size)], size)
+        members = [partial(_work, Team(rank, size), meeting_point, job) for rank in range(size)]
+        side_by_side(members, size, copied=False)
 
 
 def _work(team: Team, meeting_point: str, job: Callable[[Team], None]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 
 from models import checkpoints
 from models.blocks import DecoderBlock, EncoderBlock
-from pipeline.layout import Layout
+from pipeline.layout import PROJECT, Layout
 from pipeline.loading.pairs import Masking, PairPool
 from pipeline.reporting.metric_table import read_history
 from pipeline.training.completion import Completing, CrossCompletion
@@ -106,3 +109,20 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(project, tmp_pat
     assert losses(project, tmp_path / "killed", device) == pytest.approx(
         losses(project, tmp_path / "whole", device), rel=1e-3
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_command_trains_on_every_gpu_of_the_machine(tmp_path: Path) -> None:
+    layout, run = Layout("test", tmp_path), {"steps": STEPS, "warmup_steps": 2, "checkpoint_every": 3}
+    run |= {"batch": 4 * torch.cuda.device_count(), "heldout": 0.2, "datasets": {"synthetic": 1.0}}
+    write_pool(layout, "synthetic", 24)
+    params, path = small_params(tmp_path, **{f"pretrain__croco_body__{key}": value for key, value in run.items()})
+    import_weights("random", layout, params.import_weights["random"])
+    for package in ("models", "pipeline"):  # the command works where its code lies
+        shutil.copytree(PROJECT / package, tmp_path / package)
+    command = [sys.executable, "-m", "pipeline.training.pretrain", "--params", str(path), "--run", "croco_body"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("croco_body: 12 steps done") == 1
+    assert layout.metrics("pretrain", "croco_body").exists()

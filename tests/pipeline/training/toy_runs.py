@@ -82,12 +82,14 @@ def run_loop(
 
 
 def work(scratch: Path, steps: int, options: dict[str, Any], team: Team) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     run_loop(scratch, steps, team=team, **options)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     command, *rest = sys.argv[1:]
+    if command != "together":
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
     if command == "loop":
         with plain_errors("loop"), joined() as team:
             trained = run_loop(Path(rest[0]), int(rest[2]), team=team, **json.loads(rest[3]))

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields, is_dataclass, replace
@@ -77,6 +77,7 @@ def train(
     fuse: Sequence[nn.Module] = (),
     samples: int | None = None,
     watch: Callable[[int], None] | None = None,
+    watch_after: Container[int] | None = None,
     team: Team = ALONE,
 ) -> Path:
     """Train `module` in place for `schedule.steps` steps, resuming from `scratch` when it holds a state.
@@ -91,8 +92,9 @@ def train(
         ema: decay of a running average of the weights, which the module has in the end; None = the last weights.
         fuse: parts of `module`, such as its blocks, for torch's compiler.
         samples: of one step, by all processes, for the throughput; None = not shown.
-        watch: called by the first process with the number of steps done, after each, before the state is saved. It
-            sees the module as it is trained, and must leave no trace in it.
+        watch: called by the first process with the number of steps done, before the state is saved. It sees the module
+            as it would be were these all steps, with `ema` its average, and must leave no trace in it.
+        watch_after: numbers of steps after which `watch` is called; None = after each.
         team: the processes that train the module together, all from the same weights; the first one keeps history
             and state. All of them read `scratch`.
 
@@ -162,8 +164,11 @@ def train(
                 line = live.add(done, values | {"lr": schedule.lr(step)}, last=stopped or done == schedule.steps)
                 if line is not None:
                     progress.set_postfix_str(_shown(line), refresh=False)
-                if watch is not None:
-                    with torch.compiler.set_stance("force_eager") if fuse else nullcontext():
+                if watch is not None and (watch_after is None or done in watch_after):
+                    with (
+                        torch.compiler.set_stance("force_eager") if fuse else nullcontext(),
+                        average.given() if average is not None else nullcontext(),
+                    ):
                         watch(done)
                 if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
                     state.save(done)

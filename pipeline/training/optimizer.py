@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,6 +226,17 @@ class Average:
     def give(self) -> None:
         """Replace the module's weights by their averages."""
         torch._foreach_copy_(self._values, self._means)
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """For a while the module has its averages, and then its own weights again."""
+        own = [value.detach().clone() for value in self._values]
+        self.give()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._values, own)
 
     def state(self) -> list[Tensor]:
         return self._means

@@ -143,21 +143,26 @@ def test_a_run_with_micro_batches_and_an_average_of_its_weights_goes_on_exactly(
     assert equal(run_loop(tmp_path / "run", STEPS, accumulate=3, ema=0.9).state_dict(), undisturbed.state_dict())
 
 
-def test_in_the_end_the_module_has_the_average_of_the_weights_it_passed(tmp_path: Path) -> None:
-    module, passed = network(), []
+def test_the_module_has_the_average_of_the_weights_it_passed_in_the_end_and_for_who_watches(tmp_path: Path) -> None:
+    def weights(module: torch.nn.Module) -> torch.Tensor:
+        return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
-    def note(done: int) -> None:
-        passed.append([value.detach().clone() for value in module.parameters()])
-
-    expected = [value.detach().clone() for value in module.parameters()]
-    run_loop(tmp_path, STEPS, module=module, ema=0.8, watch=note)
-    assert len(passed) == STEPS
-    for step, values in enumerate(passed):
-        kept = min(0.8, (step + 1) / (step + 10))
-        expected = [kept * mean + (1 - kept) * value for mean, value in zip(expected, values, strict=True)]
-    for found, mean, last in zip(module.parameters(), expected, passed[-1], strict=True):
-        torch.testing.assert_close(found.detach(), mean, atol=1e-5, rtol=0)
-        assert not torch.equal(found.detach(), last)
+    plain, average = network(), network()
+    passed, seen = {0: weights(plain)}, {}
+    run_loop(tmp_path / "plain", STEPS, module=plain, watch=lambda done: passed.update({done: weights(plain)}))
+    run_loop(
+        tmp_path / "average", STEPS, module=average, ema=0.8,
+        watch=lambda done: seen.update({done: weights(average)}), watch_after=(1, 7, STEPS),
+    )  # fmt: skip
+    assert list(seen) == [1, 7, STEPS]
+    assert torch.equal(seen[STEPS], weights(average))
+    mean = passed.pop(0)
+    for done, last in passed.items():
+        kept = min(0.8, done / (done + 9))
+        mean = kept * mean + (1 - kept) * last
+        if done in seen:
+            torch.testing.assert_close(seen[done], mean, atol=1e-5, rtol=0)
+            assert not torch.equal(seen[done], last)
 
 
 def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:

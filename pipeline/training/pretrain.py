@@ -159,6 +159,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         fuse=[part for part in network.modules() if run.compile and isinstance(part, (EncoderBlock, DecoderBlock))],
         samples=run.batch,
         watch=watch,
+        watch_after={*snapshots, *(previews.steps if previews is not None else ())},
         team=team,
     )
     if not team.leads:
@@ -335,11 +336,11 @@ class Previews:
     def __init__(self, folder: Path, model: CroCo | MAE, pool: PairPool, run: Pretrain) -> None:
         self._folder, self._model, self._run = folder, model, run
         self._pairs = pool.validation(NUM_PREVIEWED) or pool.batch(0, NUM_PREVIEWED)
-        self._steps = {round(run.steps * (k + 1) / (run.num_previews + 1)) for k in range(run.num_previews)}
+        self.steps = {round(run.steps * (k + 1) / (run.num_previews + 1)) for k in range(run.num_previews)}
 
     def draw(self, done: int) -> None:
         """After so many steps."""
-        if done not in self._steps:
+        if done not in self.steps:
             return
         device = next(self._model.parameters()).device
         drawn = pictures(self._model, self._pairs.to(device), self._run.normalize)

@@ -11,7 +11,9 @@ settings hold a token for it, and can not take back the steps that a killed run 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.training.provenance import write_text
+
+logger = logging.getLogger(__name__)
+
+_LINE = re.compile(r"(\d+)\t\S+\n")
 
 SECONDS = 5.0
 """Between two lines."""
@@ -76,10 +84,13 @@ class Live:
         self._folder, self._samples, self._use = folder, samples, use
         self._speeds: list[dict[str, float]] = []
         self._begin()
-        (folder / "plots" / "metrics").mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("plots/metrics/*.tsv"):
-            head, *lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join([head, *(line for line in lines if int(line.split("\t")[0]) <= start)]))
+        with _no_harm():
+            for path in folder.glob("plots/metrics/*.tsv"):
+                # A kill or a full disk may have left the last line in part, or nothing at all.
+                lines = path.read_text(errors="replace").splitlines(keepends=True)[1:]
+                whole = (found for line in lines if (found := _LINE.fullmatch(line)))
+                kept = "".join(found[0] for found in whole if int(found[1]) <= start)
+                write_text(path, f"step\t{path.stem}\n{kept}")
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -101,7 +112,8 @@ class Live:
         if self._use is not None:
             speed["mfu"] = rate * self._use
         line = {name: fmean(values[name] for values in self._window) for name in values} | speed
-        self._write(done, line)
+        with _no_harm():
+            self._write(done, line)
         self._speeds.append(speed)
         self._begin()
         return line
@@ -110,7 +122,7 @@ class Live:
         """Write `speed.json`: medians of the speeds so far, but for the first line's, when everything is loaded."""
         speeds = self._speeds[1:] or self._speeds
         medians = {name: median(speed[name] for speed in speeds) for name in (speeds[0] if speeds else ())}
-        (self._folder / "speed.json").write_text(json.dumps(medians, indent=1) + "\n")
+        write_text(self._folder / "speed.json", json.dumps(medians, indent=1) + "\n")
         return medians
 
     def _begin(self) -> None:
@@ -118,9 +130,20 @@ class Live:
         self._start, self._waited = time.perf_counter(), 0.0
 
     def _write(self, step: int, line: dict[str, float]) -> None:
+        folder = self._folder / "plots" / "metrics"
+        folder.mkdir(parents=True, exist_ok=True)
         for name, value in line.items():
-            path = self._folder / "plots" / "metrics" / f"{name}.tsv"
+            path = folder / f"{name}.tsv"
             head = "" if path.exists() else f"step\t{name}\n"
             with path.open("a") as out:
                 out.write(f"{head}{step}\t{value:.6g}\n")
-        (self._folder / "metrics.json").write_text(json.dumps({"step": step, **line}, indent=1) + "\n")
+        write_text(self._folder / "metrics.json", json.dumps({"step": step, **line}, indent=1) + "\n")
+
+
+@contextmanager
+def _no_harm() -> Iterator[None]:
+    """Around what a run can do without: its results are written elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("the figures of the run while it lasts have a gap: %s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,31 @@ def test_a_run_that_goes_on_takes_back_the_lines_beyond_its_state(
     run_loop(tmp_path, STEPS, samples=BATCH)
     for name in ("loss", "lr", "data_wait", "samples_per_second"):
         assert [step for step, _ in lines(tmp_path / "live", name)] == list(range(1, STEPS + 1))
+
+
+def test_figures_torn_by_a_kill_or_a_full_disk_are_mended_and_stop_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live, "SECONDS", 0.0)
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path, STEPS, bad_step=23, samples=BATCH)
+    figures = tmp_path / "live/plots/metrics"
+    (figures / "loss.tsv").write_text("")
+    (figures / "lr.tsv").write_text("st")
+    for name, last in (("data_wait", "8"), ("samples_per_second", "8\t")):
+        path = figures / f"{name}.tsv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:8]) + last)
+    run_loop(tmp_path, STEPS, samples=BATCH)
+    for name in ("loss", "lr"):
+        assert [step for step, _ in lines(tmp_path / "live", name)] == list(range(21, STEPS + 1))
+    for name in ("data_wait", "samples_per_second"):
+        assert [step for step, _ in lines(tmp_path / "live", name)] == [*range(1, 8), *range(21, STEPS + 1)]
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path / "other", STEPS, bad_step=23)
+    shutil.rmtree(tmp_path / "other/live/plots")
+    (tmp_path / "other/live/plots").touch()  # nothing can be written below it
+    run_loop(tmp_path / "other", STEPS)
+    assert "have a gap" in caplog.text
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -404,17 +404,38 @@ def fingerprint(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
+# Parameters that decide a result, by their place in params.yaml. An option that is not set is left out: results from
+# before there was such an option are those without it.
+
+
+def parser_parameters(params: Params) -> dict[str, Any]:
+    return {"parser": _values(params.parser), "crops": _values(params.crops)}
+
+
+def pretrain_parameters(name: str, params: Params) -> dict[str, Any]:
+    run = _values(params.pretrain[name], "num_previews", "checkpoint_every")
+    return {f"pretrain.{name}": run, "pairs": _values(params.pairs), "crops": _values(params.crops)}
+
+
+def body_mesh_parameters(params: Params) -> dict[str, Any]:
+    """Without the list of seeds: one more changes no other."""
+    return {"body_mesh": _values(params.body_mesh, "seeds", "checkpoint_every")}
+
+
+def _values(section: Section, *without: str) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=set(without), exclude_none=True)
+
+
 # What a stage notes as `params_fingerprint` of its metrics, and the report compares with params.yaml as it is now.
 
 
 def parser_fingerprint(params: Params) -> str:
-    return fingerprint(params.parser, params.crops)
+    return fingerprint(parser_parameters(params))
 
 
 def pretrain_fingerprint(name: str, params: Params) -> str:
-    return fingerprint(params.pretrain[name], params.pairs, params.crops)
+    return fingerprint(pretrain_parameters(name, params))
 
 
 def body_mesh_fingerprint(params: Params) -> str:
-    """Without the list of seeds: one more changes no other."""
-    return fingerprint(params.body_mesh.model_dump(mode="json", exclude={"seeds"}))
+    return fingerprint(body_mesh_parameters(params))

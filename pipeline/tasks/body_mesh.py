@@ -60,6 +60,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
+from pipeline.training.unfinished import Basis, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +184,8 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
     Raises:
         ParamsError, ManifestError, CropsError, CheckpointError, BodyFileError, FileNotFoundError: an
             input is missing, damaged or does not fit; the message says which.
-        TrainingError: a loss that is not finite, or a full disk.
+        TrainingError: a loss that is not finite, a full disk, or an unfinished run of this name that was made from
+            something else.
     """
     started = time.monotonic()
     spec, device = params.body_mesh, choose_device()
@@ -191,12 +193,18 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
     inputs = [*(layout.records(name) for name in crops), *crops.values(), layout.smpl]
     fingerprint = run_spec.body_mesh_fingerprint(params)
     start = checkpoints.fingerprint(layout.checkpoint(init))
-    files = [provenance.file_fingerprint(path) for path in inputs]
-    key = run_spec.fingerprint(fingerprint, seed, labels, start, files, provenance.code_fingerprint(), str(device))
+    files = provenance.file_fingerprints(inputs, layout.root)
+    basis = Basis(
+        run_spec.body_mesh_parameters(params),
+        {f"checkpoint {init}": start, **files},
+        provenance.code_fingerprints("pipeline/tasks", "pipeline/bodies"),
+        str(device),
+    )
     stage, name = run_name(init, seed, labels)
-    if provenance.is_measured(layout, stage, name, key):
+    if provenance.is_measured(layout, stage, name, basis.key):
         logger.info("%s is measured already, from the same inputs: %s", name, layout.metrics(stage, name))
         return
+    scratch = open_scratch(layout, stage, name, basis)
     body = load_body(layout, spec.train_dataset, "neutral")
     skeleton = Skeleton(body)
     samples = read_samples(
@@ -209,7 +217,6 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         labels,
     )
     network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
-    scratch = layout.scratch(stage, f"{init}-{seed}-{key}")
     history = train(
         network,
         BodyMeshTask(network, samples, skeleton, spec, seed, device),
@@ -222,7 +229,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         title=name,
     )
     folder = layout.task_checkpoint(stage, name)
-    facts = provenance.describe(fingerprint, inputs, seed, init=init, init_sha256=start)
+    facts = provenance.describe(fingerprint, files, seed, init=init, init_sha256=start)
     config = {
         "architecture": "body_mesh",
         "encoder": network.encoder.config,
@@ -259,7 +266,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         num_train=len(samples),
         init_sha256=start,
         seed=seed,
-        key=key,
+        key=basis.key,
     )
     shutil.rmtree(scratch)
 

@@ -46,11 +46,10 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
         aside.replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps a failed write into a RuntimeError
         aside.unlink(missing_ok=True)
-        steps = [kept for kept, _ in _states(folder)]
         raise TrainingError(
             f"{folder}: can not save the state after step {step}: {error} "
             f"({shutil.disk_usage(_existing(folder)).free / 1e6:.0f} MB are free there). Make room and run the same "
-            f"command again: it goes on from step {max(steps, default=0)}."
+            f"command again: it goes on from step {steps_done(folder)}."
         ) from error
     for _, old in _states(folder)[:-_KEPT]:
         old.unlink(missing_ok=True)
@@ -72,6 +71,11 @@ def load_state(folder: Path) -> tuple[int, dict[str, Any]] | None:
         logger.warning("%s is damaged (%s); trying the state before it", path, problem)
         path.unlink()
     return None
+
+
+def steps_done(folder: Path) -> int:
+    """Steps behind the newest state in a folder, whole or not; 0 when there is none."""
+    return max((step for step, _ in _states(folder)), default=0)
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:

@@ -38,6 +38,7 @@ from pipeline.training.parser_data import LabelledCrops, read_labelled, training
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
+from pipeline.training.unfinished import Basis, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ def train_parser(params: Params, layout: Layout) -> None:
 
     Raises:
         ValueError: the synthetic dataset is missing or has no part labels.
-        TrainingError: a loss that is not finite, or a full disk.
+        TrainingError: a loss that is not finite, a full disk, or an unfinished run of the parser that was made from
+            something else.
     """
     started = time.monotonic()
     spec, device = params.parser, choose_device()
@@ -150,8 +152,13 @@ def train_parser(params: Params, layout: Layout) -> None:
     model.to(device).train()
     fingerprint = run_spec.parser_fingerprint(params)
     seen = [len(crops), crops.images.sum(dtype=np.int64), crops.labels.sum(dtype=np.int64)]
-    key = run_spec.fingerprint(fingerprint, [int(value) for value in seen], provenance.code_fingerprint(), str(device))
-    scratch = layout.scratch(STAGE, key)
+    basis = Basis(
+        run_spec.parser_parameters(params),
+        {"labelled crops": run_spec.fingerprint([int(value) for value in seen])},
+        provenance.code_fingerprints(),
+        str(device),
+    )
+    scratch = open_scratch(layout, STAGE, NAME, basis)
     history = train(
         model,
         ParsingTask(
@@ -166,7 +173,7 @@ def train_parser(params: Params, layout: Layout) -> None:
         title="parser",
     )
     folder = layout.checkpoint(NAME)
-    facts = provenance.describe(fingerprint, [], spec.seed, labelled_crops=len(crops))
+    facts = provenance.describe(fingerprint, {}, spec.seed, labelled_crops=len(crops))
     checkpoints.save(folder, model.cpu(), provenance=facts, config={"input_size": spec.size})
     provenance.write_text(layout.history(STAGE, NAME), history.read_text())
     values = {}

@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from dataclasses import asdict
@@ -60,11 +59,12 @@ from pipeline.training.keypoints import (
     validate_keypoints,
 )
 from pipeline.training.loop import Task, train
-from pipeline.training.model_card import model_card
+from pipeline.training.model_card import pretrained_card
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import ALONE, Team, joined, together
+from pipeline.training.unfinished import Basis, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     Raises:
         ParamsError: the network and the crops do not fit each other, or no such run.
         ManifestError, CropsError, CheckpointError, FileNotFoundError: an input is missing or damaged.
-        TrainingError: a loss that is not finite, or a full disk.
+        TrainingError: a loss that is not finite, a full disk, or an unfinished run of this name that was made from
+            something else.
     """
     started = time.monotonic()
     if name not in params.pretrain:
@@ -124,17 +125,20 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     )
     logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
     start = checkpoints.fingerprint(layout.checkpoint(run.init))
-    files = [provenance.file_fingerprint(path) for path in inputs]
-    key = run_spec.fingerprint(spec, start, files, provenance.code_fingerprint(), str(device))
-    scratch = layout.scratch(STAGE, f"{name}-{key}")
-    if team.leads:
-        _mention_other_states(name, scratch)
+    files = provenance.file_fingerprints(inputs, layout.root)
+    basis = Basis(
+        run_spec.pretrain_parameters(name, params),
+        {f"checkpoint {run.init}": start, **files},
+        provenance.code_fingerprints(),
+        str(device),
+    )
+    scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)
     how = Completing(run.batch, run.normalize, device)
     network, task = learning(model, run, pool, masking, keypoints, how)
     previews = None
     if run.method != "keypoints" and run.num_previews and team.leads:
         previews = Previews(scratch / "previews", model, pool, run)
-    facts = provenance.describe(spec, inputs, run.seed, run=name, init=run.init, init_sha256=start)
+    facts = provenance.describe(spec, files, run.seed, run=name, init=run.init, init_sha256=start)
     snapshots = {step: scratch / "snapshots" / str(step) for step in run.snapshots}
 
     def watch(done: int) -> None:
@@ -142,7 +146,9 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
             previews.draw(done)
         if done in snapshots:
             _take_over(model, network)
-            checkpoints.save(snapshots[done], model, provenance=facts | {"steps": done})
+            there = facts | {"steps": done}
+            card = pretrained_card(name, params, layout, model, pairs=pool.counts, facts=there, steps=done)
+            checkpoints.save(snapshots[done], model, provenance=there, card=card)
 
     history = train(
         network,
@@ -179,7 +185,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         longer_side = params.crops.size / params.crops.scale
         values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
         drawn |= keypoint_pictures(network, pool, keypoints)
-    card = model_card(name, params, layout, model, pairs=pool.counts, values=values, facts=facts)
+    card = pretrained_card(name, params, layout, model, pairs=pool.counts, facts=facts, values=values)
     checkpoints.save(layout.checkpoint(name), model, provenance=facts, card=card)
     if isinstance(network, LearnsKeypoints):
         checkpoints.save(layout.checkpoint(name) / KEYPOINT_HEAD, network.head, provenance=facts)
@@ -212,20 +218,6 @@ def _take_over(model: CroCo | MAE, network: nn.Module) -> None:
     if isinstance(network, KeypointNetwork):
         # The decoder stays as it was: whoever reads CroCo's checkpoints reads this one.
         model.load_state_dict(network.encoder.state_dict(), strict=False)
-
-
-def _mention_other_states(name: str, scratch: Path) -> None:
-    """A run goes on with its own state only: what others of its name left behind is theirs to use or to remove."""
-    of_name = re.compile(rf"{STAGE}-{re.escape(name)}-[0-9a-f]{{16}}")
-    others = [path for path in scratch.parent.glob("*") if of_name.fullmatch(path.name) and path != scratch]
-    if others and not scratch.exists():
-        folders = " ".join(str(path) for path in sorted(others))
-        logger.warning(
-            "%s starts afresh: what an earlier run has left was trained with other parameters, data or code. To go on "
-            "with that, restore those; to remove it: rm -r %s",
-            name,
-            folders,
-        )
 
 
 def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
@@ -352,8 +344,9 @@ class Previews:
     def drawn(self) -> Drawn:
         """All of them, those from before an interruption, too."""
         return {
-            path.name: (np.asarray(Image.open(path)), f"after {int(path.stem[-9:])} of {self._run.steps} steps")
-            for path in sorted(self._folder.glob("training_*.png"))
+            path.name: (np.asarray(Image.open(path)), f"after {step} of {self._run.steps} steps")
+            for step in sorted(self.steps)
+            if (path := self._folder / f"training_{step:09d}.png").exists()
         }
 
 

@@ -17,6 +17,15 @@ from models import checkpoints
 from pipeline.layout import PROJECT, Layout
 
 _SAMPLED = 1 << 20
+_TRAINING = (
+    "models",
+    "pipeline/crops.py",
+    "pipeline/loading",
+    "pipeline/manifests.py",
+    "pipeline/metrics",
+    "pipeline/training",
+)
+"""What every training runs."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,11 @@ def file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_fingerprints(paths: Iterable[Path], root: Path = PROJECT) -> dict[str, str]:
+    """`file_fingerprint` of each by its path, which is relative to `root` where it lies in it."""
+    return {_relative(path, root): file_fingerprint(path) for path in paths}
+
+
 def folder_fingerprint(folder: Path) -> str:
     """Hash of names and bytes of the files in a folder; that of nothing where there is none."""
     digest = hashlib.blake2b(digest_size=8)
@@ -50,14 +64,18 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def code_fingerprint() -> str:
-    """Hash of torch's version and the modules that training runs: a run never goes on with the state of other code."""
-    digest = hashlib.blake2b(torch.__version__.encode(), digest_size=8)
-    for folder in ("models", "pipeline/loading", "pipeline/training", "pipeline/tasks", "pipeline/bodies"):
-        for path in sorted((PROJECT / folder).rglob("*.py")):
-            digest.update(path.relative_to(PROJECT).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def code_fingerprints(*further: str) -> dict[str, str]:
+    """Hash of each module that a training runs, and torch's version.
+
+    Args:
+        further: folders of a task, beside what every training runs.
+    """
+    places = [PROJECT / name for name in (*_TRAINING, *further)]
+    modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+    return {
+        "torch": torch.__version__,
+        **{_relative(path): hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in modules},
+    }
 
 
 def git_revision() -> str | None:
@@ -70,11 +88,11 @@ def git_revision() -> str | None:
     return found.stdout.strip() or None
 
 
-def describe(params_fingerprint: str, inputs: Iterable[Path], seed: int, **more: Any) -> dict[str, Any]:
-    """provenance.json of a checkpoint: paths are relative to the project where they lie in it."""
+def describe(params_fingerprint: str, inputs: Mapping[str, str], seed: int, **more: Any) -> dict[str, Any]:
+    """provenance.json of a checkpoint; `inputs` as of `file_fingerprints`."""
     return {
         "params_fingerprint": params_fingerprint,
-        "inputs": {_relative(path): file_fingerprint(path) for path in inputs},
+        "inputs": dict(inputs),
         "seed": seed,
         "git_revision": git_revision(),
         "torch": torch.__version__,

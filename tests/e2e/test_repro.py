@@ -170,6 +170,12 @@ def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_
         assert ended(api, flow_run)["state_type"] == "CANCELLED"
         until(lambda: not training(), 60)
     assert (finished_project / "dvc.lock").read_text() == lock
+    # Cancelled before its first step was through, it leaves no state.
+    if list(finished_project.glob(".scratch/pretrain-croco_body-*/step-*")):
+        force = ["flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"]
+        refused = run(finished_project, *force, check=False).stdout
+        assert "pretrain.croco_body.mask_ratio was 0.8, is 0.75 now" in refused
+        subprocess.run(re.search(r"`(rm -r .+?)`", refused)[1], shell=True, check=True)
     output = run(finished_project, "flows.reproduce").stdout
     assert "is cached" in output, "the checkpoint from before comes back"
     assert (finished_project / "dvc.lock").read_text() == lock

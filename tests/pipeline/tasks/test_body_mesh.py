@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from pipeline.tasks.body_mesh import BodyMeshNetwork, BodyMeshTask, MeanPose, bo
 from pipeline.tasks.body_mesh import load_body as body_of
 from pipeline.tasks.body_mesh_data import read_samples
 from pipeline.tasks.skeleton import Skeleton
+from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.weights import import_weights
 from tests.pipeline.toy_bodies import write_body, write_people
 from tests.pipeline.toy_world import small_params
@@ -86,6 +88,16 @@ def test_what_is_measured_already_is_measured_again_only_when_something_changed(
     next(layout.pictures("body_mesh", "random/4").glob("*.png")).unlink()
     body_mesh("random", 4, other, layout)
     assert len(list(layout.pictures("body_mesh", "random/4").glob("*.png"))) == 8
+
+
+def test_a_run_changed_in_mid_course_is_refused_and_no_other(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    left = layout.scratch("body_mesh_labels", "random-0.5-6-0123456789abcdef")
+    save_state(left, 3, {})
+    with pytest.raises(TrainingError, match=f"rm -r {left}"):
+        body_mesh("random", 6, params, layout, labels=0.5)
+    body_mesh("random", 6, params, layout, labels=0.75)
+    shutil.rmtree(left)
 
 
 def test_runs_of_one_seed_share_head_and_batches_whatever_the_encoder(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from pipeline.datasets.synthetic import ANNOTATION_SHAPES
 from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file
 from pipeline.silhouettes import load_parser
+from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.parser import evaluate, train_parser
 from pipeline.training.parser_data import LabelledCrops, crop_labels, read_labelled, training_views
 from tests.pipeline.toy_world import small_params
@@ -126,6 +128,15 @@ def test_a_run_leaves_a_parser_that_parses(layout: Layout) -> None:
     assert len(list(layout.pictures("parser", "pgn").glob("*.png"))) == 2
     parser = load_parser(layout.checkpoint("pgn"))
     assert parser(np.zeros((2, 80, 80, 3), np.uint8)).shape == (2, 80, 80)
+
+
+def test_a_run_changed_in_mid_course_is_refused(layout: Layout) -> None:
+    left = layout.scratch("train_parser", "pgn-0123456789abcdef")
+    save_state(left, 3, {})
+    params, _ = small_params(layout.root, parser__steps=60, parser__batch=4, parser__size=80)
+    with pytest.raises(TrainingError, match=f"rm -r {left}"):
+        train_parser(params, layout)
+    shutil.rmtree(left)
 
 
 def test_a_dataset_without_part_labels_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from pipeline import run_spec
 from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
+from pipeline.training.checkpoint import TrainingError
 from pipeline.training.completion import black_like, plain, to_uint8
 from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
@@ -196,16 +201,34 @@ def test_an_average_of_the_weights_is_another_checkpoint_of_the_same_training(la
         assert len({checkpoints.fingerprint(here.checkpoint(name)) for here, _ in (last, mean)}) == 2
 
 
-def test_what_a_run_of_other_settings_left_is_named_with_how_to_remove_it(
+def test_a_run_changed_in_mid_course_is_refused_but_for_what_leaves_its_result_alone(
     layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, path = sibling(layout, tmp_path)
-    left = here.scratch("pretrain", "croco_body-0123456789abcdef")
-    for folder in (left, here.scratch("pretrain", "croco_body_uniform-0123456789abcdef")):
-        folder.mkdir(parents=True)
+    caplog.set_level(logging.INFO)
+    here, path = sibling(layout, tmp_path, pretrain__croco_body__steps=24)
+
+    def stop_at_the_first_state() -> None:
+        wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop_at_the_first_state)
+    stopping.start()
+    with pytest.raises(SystemExit):
+        run_here((here, path), "croco_body")
+    stopping.join()
+
+    def change(**changes: object) -> None:
+        small_params(here.root, **SMALL | {"pretrain__croco_body__steps": 24} | changes)
+
+    change(pretrain__croco_body__mask_ratio=0.8)
+    with pytest.raises(TrainingError, match=r"mask_ratio was 0\.75, is 0\.8 now") as refused:
+        run_here((here, path), "croco_body")
+    assert str(refused.value).count("\n") == 3  # what, where, the one difference, the ways out
+    change(pretrain__croco_body__num_previews=1, pretrain__croco_body__checkpoint_every=4)
     run_here((here, path), "croco_body")
-    (said,) = [record.getMessage() for record in caplog.records if "starts afresh" in record.getMessage()]
-    assert said.endswith(f"to remove it: rm -r {left}")
+    assert "going on from step" in caplog.text
+    previews = here.pictures("pretrain", "croco_body").glob("training_*.png")
+    assert [preview.stem for preview in previews] == ["training_000000012"]
 
 
 def test_a_network_that_is_not_the_initial_weights_is_refused_by_name(layout: Layout) -> None:

@@ -1,0 +1,103 @@
+"""Where a run that is not finished keeps its state, and what that state was made from.
+
+A run goes on only with its own: the same parameters, inputs and code, on the same kind of device. Where its name has a
+state made from something else, somebody changed that in mid-course, and only they know which of the two they want.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import Layout
+from pipeline.run_spec import fingerprint
+from pipeline.training.checkpoint import TrainingError, steps_done
+from pipeline.training.provenance import write_text
+
+NOTE = "made_from.json"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """All that decides how a run ends."""
+
+    params: Mapping[str, Any]
+    """By their place in params.yaml, as JSON has them."""
+    inputs: Mapping[str, str]
+    """Hash of each input by its name."""
+    code: Mapping[str, str]
+    """See `provenance.code_fingerprints`."""
+    device: str
+
+    @property
+    def key(self) -> str:
+        """Hash of it all."""
+        return fingerprint(asdict(self))
+
+
+def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: bool = True) -> Path:
+    """The folder for the state of a run; a note of the run's basis lies in it.
+
+    Args:
+        leads: whether this is the process that writes, of those that train together.
+
+    Raises:
+        TrainingError: there is no state of this very run, but one of its name with another basis.
+    """
+    title = name.replace("/", "-")
+    scratch = layout.scratch(stage, f"{title}-{basis.key}")
+    if not steps_done(scratch):
+        of_name = re.compile(re.escape(f"{stage}-{title}-") + "[0-9a-f]{16}")
+        folders = [path for path in sorted(scratch.parent.glob(f"{stage}-*")) if of_name.fullmatch(path.name)]
+        if others := [folder for folder in folders if steps_done(folder)]:
+            raise TrainingError(_refusal(others, basis))
+    if leads:
+        write_text(scratch / NOTE, json.dumps(asdict(basis), indent=1) + "\n")
+    return scratch
+
+
+def _refusal(others: list[Path], basis: Basis) -> str:
+    lines = ["an unfinished run of this name was made from something else than what is here now."]
+    for folder in others:
+        lines.append(f"  {folder}, after {steps_done(folder)} steps:")
+        lines += [f"    {difference}" for difference in _differences(folder, basis)]
+    lines.append(
+        "Restore that to go on from there by the same command; or start afresh after "
+        f"`rm -r {shlex.join(map(str, others))}`"
+    )
+    return "\n".join(lines)
+
+
+def _differences(folder: Path, now: Basis) -> list[str]:
+    try:
+        then = Basis(**json.loads((folder / NOTE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        return [f"from what is not known ({error})"]
+    before, after = _flat(then.params), _flat(now.params)
+    found = [
+        f"{key} was {before.get(key, 'not set')}, is {after.get(key, 'not set')} now" for key in _unlike(before, after)
+    ]
+    if files := _unlike(then.inputs, now.inputs):
+        found.append(f"inputs that changed: {', '.join(files)}")
+    if files := _unlike(then.code, now.code):
+        found.append(f"code that changed: {', '.join(files)}")
+    if then.device != now.device:
+        found.append(f"it ran on {then.device}, now it would on {now.device}")
+    return found
+
+
+def _flat(params: Mapping[str, Any], place: str = "") -> dict[str, str]:
+    """Values as JSON by dotted keys."""
+    found: dict[str, str] = {}
+    for key, value in params.items():
+        found |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: json.dumps(value)}
+    return found
+
+
+def _unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))

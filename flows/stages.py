@@ -84,7 +84,7 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
     """Run `dvc repro` with `arguments`; returns stage -> what became of it.
 
     `say` gets every line of output; without it the output goes to the terminal as it is, and
-    nothing is returned. Cancelling takes DVC and its stage down. Raises ReproError.
+    nothing is returned. Cancelling takes DVC and its stage down, which saves its state first. Raises ReproError.
     """
     tell = say or (lambda line: print(line, file=sys.stderr))
     with one_at_a_time(tell):
@@ -110,9 +110,9 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
         bufsize=1,
         start_new_session=True,
     )
+    assert child.stdout is not None
     last: list[str] = []
     try:
-        assert child.stdout is not None
         for line in child.stdout:
             # A progress bar overwrites its line; only its last state is worth a line here.
             if not (text := line.rstrip().rsplit("\r", 1)[-1]):
@@ -125,6 +125,8 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
         status = child.wait()
     except BaseException:  # cancelled: the whole group goes, not DVC alone
         os.killpg(child.pid, signal.SIGTERM)
+        # DVC ends at once, a stage once its state is saved: until then it holds the other end, and the next run waits.
+        child.stdout.read()
         child.wait()
         raise
     if status:

@@ -52,7 +52,7 @@ def plain_errors(command: str) -> Iterator[None]:
 
 def plain(error: Exception) -> str:
     """What an error says, and what to do where the system's own words leave that out."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. Make room and run the same command again: what is finished is kept."
     return str(error)
 
@@ -61,7 +61,9 @@ class StopRequest:
     """Turns SIGTERM and SIGINT into a wish to stop, to be asked for between two steps.
 
     Use as a context manager; `code` is None, or what a process ended by that signal
-    exits with (143, 130). A second signal acts as if nothing had been installed.
+    exits with (143, 130). Further SIGTERMs are let pass: whoever ends a group of processes sends one to each, and
+    each gets another at its parent's death, in the middle of saving. A second Ctrl-C acts as if nothing had been
+    installed.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -76,15 +78,13 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.code = 128 + number
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.code = self.code or 128 + number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
 
 
 def num_cores() -> int:
@@ -96,7 +96,8 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool 
     """Run jobs in processes of their own, `at_once` of them at a time, to their end.
 
     When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for;
-    who does not answer, such as a process that waits on a GPU for one that is gone, is killed after `PATIENCE_S`.
+    who does not answer, such as a process that waits on a GPU for one that is gone, is killed after `PATIENCE_S`,
+    or at once at a second Ctrl-C.
 
     Args:
         copied: on Linux a process is a copy of this one: what is loaded by now need not be loaded again. False = it
@@ -108,27 +109,30 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool 
     start: Any = multiprocessing.get_context("fork" if copied and sys.platform == "linux" else "spawn")
     waiting, running = list(jobs), list[BaseProcess]()
     with StopRequest() as stop:
-        while (waiting or running) and stop.code is None:
-            while waiting and len(running) < at_once:
-                process = start.Process(target=_job, args=(waiting.pop(0),))
-                process.start()
-                running.append(process)
-            multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
-            for process in [process for process in running if not process.is_alive()]:
-                running.remove(process)
-                stop.code = stop.code or process.exitcode or None
-    for process in running:
-        process.terminate()
-    for process in running:
-        process.join(PATIENCE_S)
-        process.kill()
-        process.join()
+        try:
+            while (waiting or running) and stop.code is None:
+                while waiting and len(running) < at_once:
+                    process = start.Process(target=_job, args=(waiting.pop(0),))
+                    process.start()
+                    running.append(process)
+                multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
+                for process in [process for process in running if not process.is_alive()]:
+                    running.remove(process)
+                    stop.code = stop.code or process.exitcode or None
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.join(PATIENCE_S)
+        finally:
+            for process in running:
+                process.kill()
+                process.join()
     if stop.code is not None:
         raise SystemExit(stop.code)
 
 
 def _job(job: Callable[[], None]) -> None:
-    # A session of its own: Ctrl-C comes through the parent, once; a second signal would end it in mid-step.
+    # A session of its own: Ctrl-C comes through the parent, once.
     os.setsid()
     # A copy has the parent's answer to signals, too.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from flows import stages
+from pipeline.layout import PROJECT
 from tests.flows.server_talk import until
 
 
@@ -81,13 +84,16 @@ def test_a_step_that_a_data_set_does_not_take_is_named() -> None:
         stages.run_data("pair", "coco")
 
 
-def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
+@pytest.fixture
+def repository(project: Path) -> Path:
+    """The project as a repository of DVC."""
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=project, check=True)
-    (project / "dvc.yaml").write_text(
+    return project
+
+
+def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text(
         "stages:\n  good: {cmd: echo 1 > good, outs: [good]}\n  bad: {cmd: 'false', deps: [good], outs: [bad]}\n"
     )
     lines: list[str] = []
@@ -95,3 +101,35 @@ def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(project: Path, monk
         stages.repro([], lines.append)
     assert stages.repro(["good"], lines.append) == {"good": "up to date"}
     assert any("Running stage 'good'" in line for line in lines)
+
+
+SAVES_WHEN_TOLD_TO_STOP = """
+import time
+from pathlib import Path
+from pipeline.process import StopRequest, die_with_parent
+
+die_with_parent()
+with StopRequest() as stop:
+    print("began", flush=True)
+    while stop.code is None:
+        time.sleep(0.01)
+    time.sleep(1)
+    Path("saved").touch()
+"""
+
+
+def test_who_cancels_waits_until_the_stage_has_saved_its_state(repository: Path) -> None:
+    (repository / "train.py").write_text(SAVES_WHEN_TOLD_TO_STOP)
+    command = f"PYTHONPATH={PROJECT} {sys.executable} train.py"
+    (repository / "dvc.yaml").write_text(f"stages:\n  train: {{cmd: '{command}', outs: [weights]}}\n")
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancel(line: str) -> None:
+        if line == "began":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        stages.repro([], cancel)
+    assert (repository / "saved").exists()

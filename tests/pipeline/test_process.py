@@ -43,7 +43,7 @@ def tidy(folder: Path, number: int) -> None:
     """Ends well when it is told to stop, in its own time."""
 
     def stop(*_: object) -> None:
-        time.sleep(0.3)
+        time.sleep(0.5)
         (folder / f"ended-{number}").touch()
         sys.exit(143)
 
@@ -75,15 +75,27 @@ def test_after_one_that_fails_no_other_begins_and_those_that_run_are_ended(tmp_p
     assert names(tmp_path, "ended") == set()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, number: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path)], cwd=PROJECT)
-    while len(names(tmp_path, "began")) < 2:
+def signalled(folder: Path, *numbers: signal.Signals) -> int:
+    """Status of a program with two tidy jobs that gets these signals, one shortly after the other."""
+    parent = subprocess.Popen([sys.executable, "-m", "tests.pipeline.test_process", str(folder)], cwd=PROJECT)
+    while len(names(folder, "began")) < 2:
         assert parent.poll() is None
         time.sleep(0.02)
-    parent.send_signal(number)
-    assert parent.wait(30) == 128 + number
+    for number in numbers:
+        parent.send_signal(number)
+        time.sleep(0.1)
+    return parent.wait(30)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)])
+def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, numbers: tuple[signal.Signals, ...]) -> None:
+    assert signalled(tmp_path, *numbers) == 128 + numbers[0]
     assert names(tmp_path, "ended") == {"ended-0", "ended-1"}
+
+
+def test_who_presses_ctrl_c_twice_waits_for_nobody(tmp_path: Path) -> None:
+    assert signalled(tmp_path, signal.SIGINT, signal.SIGINT) == -signal.SIGINT
+    assert names(tmp_path, "ended") == set()
 
 
 def test_jobs_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:

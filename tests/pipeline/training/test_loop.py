@@ -61,16 +61,18 @@ def test_a_run_killed_at_random_moments_ends_with_the_very_weights(
     assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
-    tmp_path: Path, undisturbed: dict[str, torch.Tensor], number: signal.Signals
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)])
+def test_signals_end_the_run_after_its_step_with_the_state_saved(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], numbers: tuple[signal.Signals, ...]
 ) -> None:
-    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, SLOWLY)
+    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.6, "every": 2}))
     wait_for(lambda: states(tmp_path / "run"))
-    time.sleep(0.12)
-    process.send_signal(number)
+    for number in numbers:  # all of them in the third step
+        time.sleep(0.1)
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + numbers[0]
+    assert "stopped after step 3" in errors
     assert "the same command goes on from there" in errors
     assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
 

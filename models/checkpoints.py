@@ -53,6 +53,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 
 ARCHITECTURES = {
     "croco": "models.croco.CroCo",
@@ -108,7 +109,7 @@ def save(
             text = json.dumps(content, indent=2, sort_keys=True)
             (aside / f"{name}.json").write_text(text + "\n")
         if card is not None:
-            (aside / "README.md").write_text(card)
+            (aside / CARD).write_text(card)
         if directory.exists():
             replaced = directory.with_name(f".{directory.name}.{os.getpid()}.replaced")
             directory.replace(replaced)
@@ -278,7 +279,7 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
 
     Args:
         checkpoint: CroCo with cosine positions, or MAE: a module, a file or a directory.
-        path: the file to write.
+        path: the file to write. Of a file or directory, what is known of the checkpoint goes along as `<path>.md`.
 
     Returns:
         All arguments of `timm.create_model`, `checkpoint_path` included. For ViT-B CroCo these are
@@ -288,9 +289,15 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
         ValueError: rotary positions or another module, for which timm has no counterpart.
     """
     module = checkpoint if isinstance(checkpoint, nn.Module) else load_pretrained(checkpoint)
-    from models.timm_export import timm_file
+    from models.timm_export import timm_file, write_card
 
-    return timm_file(module, path)
+    options = timm_file(module, path)
+    if not isinstance(checkpoint, nn.Module):
+        directory = _own_directory(checkpoint)
+        weights = directory / WEIGHTS if directory else Path(checkpoint)
+        card = directory / CARD if directory else None
+        write_card(Path(path), options, (directory or weights).name, sha256_of(weights), card)
+    return options
 
 
 def _own_directory(path: str | Path) -> Path | None:
@@ -312,7 +319,9 @@ def _own(directory: Path, architecture: str) -> tuple[dict[str, Any], dict[str, 
 def _build(architecture: str, kwargs: Mapping[str, Any], source: str | Path) -> Any:
     place, name = ARCHITECTURES[architecture].rsplit(".", 1)
     kind = getattr(importlib.import_module(place), name)
+    # What upstream's files, and older ones of this project, say of training, not of the network.
+    sizes = {key: value for key, value in kwargs.items() if key != "mask_ratio"}
     try:
-        return kind(**kwargs)
+        return kind(**sizes)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{source} asks for a {name} that cannot be built: {error}") from error

@@ -1,6 +1,7 @@
 """CroCo: complete the hidden patches of a target image with the help of a second image of the same
 person, another view or another pose (CroCo-Human Sec. 3.1; network of CroCo v1, and of v2 with
-rotary positions). Constructor arguments and state-dict names are those of naver/croco."""
+rotary positions). State-dict names and constructor arguments are those of naver/croco, but for its `mask_ratio`:
+the mask is an argument of `forward`."""
 
 from typing import Any
 
@@ -129,8 +130,6 @@ class CroCo(CroCoEncoder):
     """Encoder shared by both images, cross-attention decoder, linear prediction of patches.
 
     Args:
-        mask_ratio: the share of patches hidden in pre-training. Kept as a fact about the weights;
-            the mask itself is an argument of `forward`.
         dec_embed_dim, dec_depth, dec_num_heads: sizes of the decoder.
         norm_im2_in_dec: normalise the second image's tokens in every decoder block.
         Others: see `CroCoEncoder`.
@@ -146,7 +145,6 @@ class CroCo(CroCoEncoder):
         self,
         img_size: int = 224,
         patch_size: int = 16,
-        mask_ratio: float = 0.9,
         enc_embed_dim: int = 768,
         enc_depth: int = 12,
         enc_num_heads: int = 12,
@@ -160,10 +158,8 @@ class CroCo(CroCoEncoder):
         super().__init__(img_size, patch_size, enc_embed_dim, enc_depth, enc_num_heads, mlp_ratio, pos_embed)
         if dec_embed_dim % dec_num_heads:
             raise ValueError(f"width {dec_embed_dim} does not divide into {dec_num_heads} heads")
-        self.mask_ratio = mask_ratio
         self.decoder_width = dec_embed_dim
         self.config |= dict(
-            mask_ratio=mask_ratio,
             dec_embed_dim=dec_embed_dim,
             dec_depth=dec_depth,
             dec_num_heads=dec_num_heads,

@@ -53,6 +53,23 @@ def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
     return {**options, "checkpoint_path": str(path)}
 
 
+def write_card(path: Path, options: dict[str, Any], source: str, sha256: str, card: Path | None) -> None:
+    """`<path>.md`: whose encoder the file at `path` is, how timm loads it, and the card of the checkpoint if any."""
+    call = timm_call({**options, "checkpoint_path": path.name})
+    parts = [
+        f"# {path.name}",
+        f"The encoder of `{source}` (SHA-256 of its weights `{sha256}`) for plain timm:",
+        f"```python\n{call}\n```",
+    ]
+    if card is not None and card.is_file():
+        parts += ["What is known of these weights:", "---", card.read_text().rstrip()]
+    path.with_name(f"{path.name}.md").write_text("\n\n".join(parts) + "\n")
+
+
+def timm_call(options: dict[str, Any]) -> str:
+    return f"timm.create_model({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
+
 def main() -> None:
     # models.checkpoints imports this module
     from models.checkpoints import export_timm
@@ -67,7 +84,7 @@ def main() -> None:
         options = export_timm(arguments.checkpoint, arguments.file)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    print(f"timm.create_model({', '.join(f'{name}={value!r}' for name, value in options.items())})")
+    print(timm_call(options))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import logging
 from torch import nn
 
 from models import catalog, checkpoints
+from models.weight_files import misfit
 from pipeline import run_spec
 from pipeline.layout import Layout
 from pipeline.process import plain_errors
 from pipeline.run_spec import Initial, ParamsError
+from pipeline.training.model_card import imported_card, published
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +43,15 @@ def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
             )
         load = checkpoints.load_croco if spec.method == "croco" else checkpoints.load_mae
         model = load(path)
-        if model.config != fresh.config:
-            different = [key for key, value in fresh.config.items() if model.config.get(key) != value]
+        if why := misfit(model, fresh):
             raise ParamsError(
-                f"import_weights.{name}: {path.name} is not {spec.network}; "
-                + ", ".join(f"{key} is {model.config.get(key)}, expected {fresh.config[key]}" for key in different)
+                f"import_weights.{name}: {path.name} is not {spec.network}: {why}. Name the network that it is, or "
+                "another file"
             )
-        provenance = {"source": spec.source, "sha256": checkpoints.sha256_of(path)}
+        provenance = {"source": spec.source, "sha256": checkpoints.sha256_of(path), **published(spec.source)}
     provenance |= {"network": spec.network, "params_fingerprint": run_spec.fingerprint(spec)}
-    checkpoints.save(layout.checkpoint(name), model, provenance=provenance)
+    card = imported_card(name, spec, layout, model, provenance)
+    checkpoints.save(layout.checkpoint(name), model, provenance=provenance, card=card)
     return model
 
 

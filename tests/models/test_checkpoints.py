@@ -50,9 +50,19 @@ def croco(request) -> CroCo:
 
 
 def test_a_v2_file_with_croco_kwargs_and_other_keys_loads(croco, tmp_path):
-    kwargs = {**TINY, "pos_embed": croco.config["pos_embed"]}
+    kwargs = {**TINY, "pos_embed": croco.config["pos_embed"], "mask_ratio": 0.9}
     torch.save({"model": croco.state_dict(), "croco_kwargs": kwargs, "epoch": 3, "optimizer": {}}, tmp_path / "a.pth")
     assert same_weights(load_croco(tmp_path / "a.pth"), croco)
+
+
+@pytest.mark.parametrize("reader", [load, load_croco])
+def test_a_mask_ratio_in_an_older_config_is_passed_over(croco, tmp_path, reader):
+    save(tmp_path / "a", croco, provenance={})
+    config = read_config(tmp_path / "a")
+    assert "mask_ratio" not in config["kwargs"]
+    config["kwargs"]["mask_ratio"] = 0.9
+    (tmp_path / "a/config.json").write_text(json.dumps(config))
+    assert same_weights(reader(tmp_path / "a"), croco)
 
 
 def test_sizes_are_read_from_upstreams_training_arguments(croco, tmp_path):
@@ -228,12 +238,16 @@ def test_timm_computes_the_same_features_from_an_exported_mini_network(name, tmp
 
 
 def test_the_export_command_prints_the_call_that_loads_the_file(tmp_path, monkeypatch, capsys):
-    save(tmp_path / "a", catalog.create("croco_mini_patch8_64"), provenance={})
+    save(tmp_path / "a", catalog.create("croco_mini_patch8_64"), provenance={}, card="# What a is\n")
     monkeypatch.setattr("sys.argv", ["timm_export", str(tmp_path / "a"), str(tmp_path / "encoder.safetensors")])
     timm_export.main()
     call = capsys.readouterr().out
     assert call.startswith("timm.create_model(model_name='vit_base_patch16_224'")
     assert "encoder.safetensors" in call
+    card = (tmp_path / "encoder.safetensors.md").read_text()
+    assert f"The encoder of `a` (SHA-256 of its weights `{fingerprint(tmp_path / 'a')}`)" in card
+    assert call.strip().replace(f"{tmp_path}/", "") in card
+    assert card.endswith("# What a is\n")
     monkeypatch.setattr("sys.argv", ["timm_export", str(tmp_path / "none"), str(tmp_path / "encoder.safetensors")])
     with pytest.raises(SystemExit):
         timm_export.main()

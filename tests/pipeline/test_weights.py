@@ -35,8 +35,18 @@ def test_a_published_file_becomes_a_checkpoint_with_its_hash(tmp_path):
     loaded = checkpoints.load_croco(layout.checkpoint("croco"))
     pairs = zip(published.state_dict().values(), loaded.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    provenance = (layout.checkpoint("croco") / "provenance.json").read_text()
-    assert checkpoints.sha256_of(folder / "CroCo.pth") in provenance
+    known = checkpoints.sha256_of(folder / "CroCo.pth"), "https://download.europe.naverlabs.com", "CC BY-NC-SA 4.0"
+    for file in ("provenance.json", "README.md"):
+        text = (layout.checkpoint("croco") / file).read_text()
+        assert all(fact in text for fact in known)
+
+
+def test_random_weights_have_a_card_that_says_so(tmp_path):
+    layout = Layout("test", tmp_path)
+    import_weights("a", layout, initial())
+    card = (layout.checkpoint("a") / "README.md").read_text()
+    assert card.startswith("# a, scale test\n\nInitial weights, drawn at random with seed 3.")
+    assert 'load_croco("data/test/checkpoints/a")' in card
 
 
 def test_an_absent_or_different_file_is_named(tmp_path):
@@ -47,5 +57,6 @@ def test_an_absent_or_different_file_is_named(tmp_path):
     folder.mkdir(parents=True)
     published = catalog.create(MINI)
     torch.save({"model": published.state_dict(), "croco_kwargs": published.config}, folder / "CroCo.pth")
-    with pytest.raises(ParamsError, match=r"CroCo.pth is not croco_small_patch16_224; img_size is 64, expected 224"):
+    shapes = r"mask_token has shape \(1, 1, 64\) there and \(1, 1, 256\) here; img_size is 64 there and 224 here; patch"
+    with pytest.raises(ParamsError, match=rf"CroCo\.pth is not croco_small_patch16_224: {shapes}"):
         import_weights("croco", layout, initial(source="CroCo.pth", network="croco_small_patch16_224"))

@@ -1,6 +1,7 @@
 """Records what the published code of CroCo and MAE computes, for tests/models/test_parity.py.
 
     PYTHONPATH=<checkout of naver/croco> python tests/reference/record.py croco_cosine
+    PYTHONPATH=<checkout of naver/croco> python tests/reference/record.py croco_rope
     PYTHONPATH=<checkout of facebookresearch/mae>:<timm 0.3.2> python tests/reference/record.py mae
 
 Weights and images are random; biases and gains are moved off 0 and 1, so that a swapped one shows. The numbers
@@ -23,14 +24,14 @@ from torch import Tensor, nn
 SIDE, PATCH, BATCH = 16, 4, 2
 
 
-def croco_cosine() -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+def croco(pos_embed: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     from models.criterion import MaskedMSE
 
     from models.croco import CroCoNet
 
     kwargs = dict(
         img_size=SIDE, patch_size=PATCH, mask_ratio=0.75, enc_embed_dim=16, enc_depth=2, enc_num_heads=2,
-        dec_embed_dim=8, dec_depth=2, dec_num_heads=2, pos_embed="cosine",
+        dec_embed_dim=8, dec_depth=2, dec_num_heads=2, pos_embed=pos_embed,
     )  # fmt: skip
     torch.manual_seed(7)
     network = shifted(CroCoNet(**kwargs))
@@ -107,7 +108,8 @@ def gradients(network: nn.Module, loss: Tensor, normalize: int) -> dict[str, Ten
 def main() -> None:
     torch.set_num_threads(1)
     name = sys.argv[1]
-    network, facts, arrays = {"croco_cosine": croco_cosine, "mae": mae}[name]()
+    recorders = {"croco_cosine": partial(croco, "cosine"), "croco_rope": partial(croco, "RoPE100"), "mae": mae}
+    network, facts, arrays = recorders[name]()
     folder = Path(__file__).parent / name
     metadata = {key: json.dumps(value) for key, value in facts.items()}
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / f"{name}.safetensors", metadata)

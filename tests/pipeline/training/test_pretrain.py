@@ -101,6 +101,7 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert len({metrics.checkpoint.sha256, *snapshots.values()}) == 3
     on_the_way = json.loads((layout.checkpoint(f"{run}@8") / "provenance.json").read_text())
     assert on_the_way == provenance | {"steps": 8}
+    assert f"# {run} after 8 of {STEPS} steps, scale test" in (layout.checkpoint(f"{run}@8") / "README.md").read_text()
     card = (layout.checkpoint(run) / "README.md").read_text()
     assert f"# {run}, scale test" in card
     assert f"heldout_loss | {metrics.values['heldout_loss'].value:.4f}" in card
@@ -233,14 +234,18 @@ def test_a_run_changed_in_mid_course_is_refused_but_for_what_leaves_its_result_a
 
 def test_a_network_that_is_not_the_initial_weights_is_refused_by_name(layout: Layout) -> None:
     params, _ = small_params(layout.root, **SMALL, pretrain__croco_body__init="random_mae")
-    with pytest.raises(ParamsError, match=r"pretrain\.croco_body: init 'random_mae' is a MAE"):
+    with pytest.raises(
+        ParamsError, match=r"croco_body: init 'random_mae' is no croco_mini_patch8_64: it has no enc_pos"
+    ):
         pretrain("croco_body", params, layout)
 
 
 def test_a_fresh_decoder_may_have_another_size_than_the_initial_weights(layout: Layout) -> None:
     wide = {"pretrain__croco_body__network": "croco_mini_widedecoder_patch8_64"}
     params, _ = small_params(layout.root, **SMALL, **wide)
-    with pytest.raises(ParamsError, match="is a CroCo of another size than croco_mini_widedecoder_patch8_64"):
+    shapes = r"mask_token has shape \(1, 1, 64\) there and \(1, 1, 128\) here; dec_embed_dim is 64"
+    said = rf"is no croco_mini_widedecoder_patch8_64: {shapes} .*`fresh_decoder: true` will do"
+    with pytest.raises(ParamsError, match=said):
         initial_model("croco_body", params.pretrain["croco_body"], layout)
     params, _ = small_params(layout.root, **SMALL, **wide, pretrain__croco_body__fresh_decoder=True)
     model = initial_model("croco_body", params.pretrain["croco_body"], layout)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
@@ -88,13 +88,21 @@ def _read_pytorch(path: Path) -> dict[str, Any]:
 
 
 def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a state dict as safetensors, aside first, then in place in one step."""
+    """Write a state dict as safetensors, aside first, then in place in one step.
+
+    Raises:
+        OSError: the disk is full, or what else the system has against it; what lay there before still does.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Not by safetensors' own `save_file`, whose errors leave out in any reliable form that the disk is full.
+    content = save(tensors, metadata={"format": "pt", **(metadata or {})})
     try:
-        save_file(tensors, aside, metadata={"format": "pt", **(metadata or {})})
+        aside.write_bytes(content)
         aside.replace(path)
+    except OSError as error:  # the system does not name the file that a write was for
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -109,21 +117,33 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str | Path, 
     Raises:
         CheckpointError: names the first parameter, in the module's order, that differs.
     """
+    if what := _first_difference(module, state):
+        raise CheckpointError(f"{source} does not fit this {type(module).__name__}: {what}. {hint}".rstrip())
+    module.load_state_dict(state)
+
+
+def misfit(found: nn.Module, wanted: nn.Module) -> str | None:
+    """Why `found` is another network than `wanted`: the first parameter that differs, with both shapes, and each
+    option of their `config`; None when they are one, whatever their weights."""
+    there, here = (dict[str, Any](vars(network)["config"]) for network in (found, wanted))
+    options = [
+        f"{key} is {there[key]} there and {here[key]} here" for key in here if there.get(key, here[key]) != here[key]
+    ]
+    return "; ".join(filter(None, [_first_difference(wanted, found.state_dict()), *options])) or None
+
+
+def _first_difference(module: nn.Module, state: dict[str, Tensor]) -> str | None:
+    """In the module's order."""
     expected = module.state_dict()
-    kind = type(module).__name__
-
-    def refuse(what: str) -> CheckpointError:
-        return CheckpointError(f"{source} does not fit this {kind}: {what}. {hint}".rstrip())
-
     for name, tensor in expected.items():
         if name not in state:
-            raise refuse(f"it has no {name}, of shape {tuple(tensor.shape)} here")
+            return f"it has no {name}, of shape {tuple(tensor.shape)} here"
         if state[name].shape != tensor.shape:
-            raise refuse(f"{name} has shape {tuple(state[name].shape)} there and {tuple(tensor.shape)} here")
+            return f"{name} has shape {tuple(state[name].shape)} there and {tuple(tensor.shape)} here"
     for name in state:
         if name not in expected:
-            raise refuse(f"it has {name}, of shape {tuple(state[name].shape)}, unknown here")
-    module.load_state_dict(state)
+            return f"it has {name}, of shape {tuple(state[name].shape)}, unknown here"
+    return None
 
 
 def sha256_of(path: str | Path) -> str:

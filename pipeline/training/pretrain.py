@@ -32,6 +32,7 @@ from models.blocks import DecoderBlock, EncoderBlock
 from models.croco import CroCo
 from models.encoder import encoder_of
 from models.mae import MAE
+from models.weight_files import misfit
 from pipeline import run_spec
 from pipeline.layout import Layout
 from pipeline.loading.keypoints import Keypoints
@@ -226,10 +227,11 @@ def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
     wanted = catalog.create(run.network, run.seed)
     if run.fresh_decoder:
         model = _with_encoder_of(model, wanted)
-    if type(model) is not type(wanted) or model.config != wanted.config:
+    if why := misfit(model, wanted):
         raise ParamsError(
-            f"pretrain.{name}: init {run.init!r} is a {type(model).__name__} of another size than {run.network}; "
-            "give the run an entry of import_weights with the same network"
+            f"pretrain.{name}: init {run.init!r} is no {run.network}: {why}. Give the run an init with the same "
+            f"{'encoder' if run.fresh_decoder else 'network'}, such as an entry of import_weights"
+            + ("" if run.fresh_decoder else "; where only the decoder differs, `fresh_decoder: true` will do")
         )
     if not isinstance(model, MAE if run.method == "mae" else CroCo):
         raise ParamsError(f"pretrain.{name}: {run.network} is no network of method {run.method!r}")

@@ -96,7 +96,7 @@ def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, 
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    # Not by safetensors' own `save_file`, whose errors leave out in any reliable form that the disk is full.
+    # Not by `save_file`, whose errors do not say in a form to rely on that the disk is full.
     content = save(tensors, metadata={"format": "pt", **(metadata or {})})
     try:
         aside.write_bytes(content)

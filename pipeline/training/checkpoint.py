@@ -59,8 +59,10 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
 def load_state(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """The newest state that is whole, with its step; None when there is none.
 
-    Damaged files are named in the log and removed.
+    Damaged files are named in the log and removed, as is what a killed run had written of a state.
     """
+    for unfinished in folder.glob(".step.*.tmp"):
+        unfinished.unlink(missing_ok=True)
     for step, path in reversed(_states(folder)):
         problem = "its content does not match its name"
         if path.name.endswith(f"-{_digest(path)}.pt"):

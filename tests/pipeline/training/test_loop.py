@@ -95,6 +95,17 @@ def test_a_damaged_state_is_named_and_the_one_before_it_taken(
     assert equal(module.state_dict(), undisturbed)
 
 
+def test_what_a_run_killed_while_it_saved_has_left_is_removed(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path, STEPS, bad_step=23)
+    left = tmp_path / ".step.12345.tmp"
+    left.write_bytes(states(tmp_path)[-1].read_bytes()[:1000])
+    assert equal(run_loop(tmp_path, STEPS).state_dict(), undisturbed)
+    assert not left.exists()
+
+
 def test_states_that_are_all_damaged_mean_a_fresh_start(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
     with pytest.raises(TrainingError):
         run_loop(tmp_path, STEPS, bad_step=23)

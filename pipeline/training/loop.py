@@ -322,7 +322,8 @@ class _Ahead(Generic[Batch]):
     def __init__(self, make: Callable[[int], Batch], start: int, stop: int, device: torch.device) -> None:
         self._make, self._next, self._stop, self._device = make, start, stop, device
         on_gpu = device.type == "cuda"
-        self._pool = ThreadPoolExecutor(1) if on_gpu else None
+        # On a thread of its own the first GPU is the current one, and work for another would open it, too.
+        self._pool = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,)) if on_gpu else None
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._pending: Future[Batch] | None = None
 

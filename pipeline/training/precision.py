@@ -22,11 +22,17 @@ def choose_device() -> torch.device:
 
 
 def effective(precision: Precision, device: torch.device) -> Precision:
-    """`precision`, or fp32 where the processor would only emulate bfloat16 (several times slower)."""
-    if precision == "bf16" and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
-        logger.warning("this processor has no bfloat16 instructions: computing in float32 instead")
-        return "fp32"
-    return precision
+    """`precision`, or fp32 where the processor or GPU would only emulate bfloat16 (several times slower)."""
+    if precision == "fp32":
+        return precision
+    if device.type == "cuda":
+        name, has_it = "GPU", torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        name, has_it = "processor", torch.cpu._is_avx512_bf16_supported()
+    if has_it:
+        return precision
+    logger.warning("this %s has no bfloat16 instructions: computing in float32 instead", name)
+    return "fp32"
 
 
 @contextlib.contextmanager

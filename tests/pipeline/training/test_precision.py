@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from models.blocks import DecoderBlock, EncoderBlock
 from models.completion import completion_loss
 from models.croco import CroCo
 from models.masking import human_mask
-from pipeline.training.precision import compiled, full_float32
+from pipeline.training.precision import compiled, effective, full_float32
 
 
 def step(model: CroCo, bucket: int, seed: int) -> tuple[float, list[Tensor]]:
@@ -58,3 +59,15 @@ def test_a_float32_run_leaves_no_product_to_shorter_numbers() -> None:
     with full_float32():
         assert not any(setting.allow_tf32 for setting in settings)
     assert [setting.allow_tf32 for setting in settings] == before
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_gpu_without_bfloat16_computes_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_it: bool
+) -> None:
+    properties = SimpleNamespace(major=8 if has_it else 7, minor=0)  # an A100, a V100
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert effective("bf16", torch.device("cuda")) == ("bf16" if has_it else "fp32")
+    assert ("this GPU has no bfloat16" in caplog.text) != has_it

@@ -111,6 +111,7 @@ def reference_use(
     sources = {"true": np.arange(len(pairs))}
     if not isinstance(model, MAE):
         sources |= stand_ins(pairs, groups)
+    pairs = pairs.to(next(model.parameters()).device)
     found: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(pairs)).split(chunk):
         target, hidden = plain(pairs.target[rows]), pairs.hidden[rows]
@@ -122,7 +123,7 @@ def reference_use(
             for part, where in (("", hidden), (PER_PERSON, hidden & pairs.human[rows])):
                 found.setdefault(name + part, []).append((errors * where).sum(1) / where.sum(1))
     model.train(was_training)
-    losses = {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+    losses = {name: torch.cat(parts).double().cpu().numpy() for name, parts in found.items()}
     for name, source in sources.items():
         for part in ("", PER_PERSON):
             losses[name + part][source < 0] = np.nan
@@ -213,6 +214,7 @@ def pictures(model: CroCo | MAE, pairs: PairBatch, normalize: bool) -> dict[str,
     """
     was_training = model.training
     model.eval()
+    pairs = pairs.to(next(model.parameters()).device)
     target, reference = plain(pairs.target), plain(pairs.reference)
     patch = model.patch_size
     rows = target.shape[2] // patch

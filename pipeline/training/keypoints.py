@@ -126,10 +126,10 @@ class CrossCompletionWithKeypoints:
 
 @torch.no_grad()
 def predict(network: LearnsKeypoints, images: Tensor, chunk: int = 64) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 13, S, S) logits of the heat-maps, images unchanged in colour."""
-    was_training = network.training
+    """(B, S, S, 3) uint8 -> (B, 13, S, S) logits of the heat-maps, images unchanged in colour; on the CPU both."""
+    was_training, device = network.training, next(network.parameters()).device
     network.eval()
-    logits = torch.cat([network.heatmaps(plain(part)) for part in images.split(chunk)])
+    logits = torch.cat([network.heatmaps(plain(part.to(device))).cpu() for part in images.split(chunk)])
     network.train(was_training)
     return logits
 

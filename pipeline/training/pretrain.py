@@ -62,7 +62,7 @@ from pipeline.training.keypoints import (
 from pipeline.training.loop import Task, train
 from pipeline.training.model_card import pretrained_card
 from pipeline.training.optimizer import WarmupCosine, build
-from pipeline.training.precision import choose_device
+from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import ALONE, Team, joined, together
 from pipeline.training.unfinished import Basis, open_scratch
@@ -171,21 +171,20 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     )
     if not team.leads:
         return
-    network.cpu()
-    model.cpu()
     _take_over(model, network)
     values: dict[str, Value] = {}
     saved: list[Saving] = []
     drawn: Drawn = {}
-    if run.method != "keypoints":
-        values, saved = validate(model, pool, run)
-        drawn |= completion_pictures(model, pool, run)
-    if previews is not None:
-        drawn |= previews.drawn()
-    if keypoints is not None and isinstance(network, LearnsKeypoints):
-        longer_side = params.crops.size / params.crops.scale
-        values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
-        drawn |= keypoint_pictures(network, pool, keypoints)
+    with full_float32():
+        if run.method != "keypoints":
+            values, saved = validate(model, pool, run)
+            drawn |= completion_pictures(model, pool, run)
+        if previews is not None:
+            drawn |= previews.drawn()
+        if keypoints is not None and isinstance(network, LearnsKeypoints):
+            longer_side = params.crops.size / params.crops.scale
+            values |= validate_keypoints(network, pool.validation(MAX_VALIDATION), keypoints, longer_side)
+            drawn |= keypoint_pictures(network, pool, keypoints)
     card = pretrained_card(name, params, layout, model, pairs=pool.counts, facts=facts, values=values)
     checkpoints.save(layout.checkpoint(name), model, provenance=facts, card=card)
     if isinstance(network, LearnsKeypoints):
@@ -336,8 +335,7 @@ class Previews:
         """After so many steps."""
         if done not in self.steps:
             return
-        device = next(self._model.parameters()).device
-        drawn = pictures(self._model, self._pairs.to(device), self._run.normalize)
+        drawn = pictures(self._model, self._pairs, self._run.normalize)
         columns = [name for name in COLUMNS if name in drawn]
         rows = [_enlarged(drawn, number, [columns]) for number in range(len(self._pairs))]
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,10 +17,11 @@ from pipeline.layout import PROJECT, Layout
 from pipeline.loading.pairs import Masking, PairPool
 from pipeline.reporting.metric_table import read_history
 from pipeline.training.completion import Completing, CrossCompletion
+from pipeline.training.keypoints import CompletionWithKeypoints, new_head, predict
 from pipeline.training.loop import train
 from pipeline.training.optimizer import WarmupCosine, build
-from pipeline.training.precision import Precision, effective
-from pipeline.training.pretrain import pair_sources
+from pipeline.training.precision import Precision, effective, full_float32
+from pipeline.training.pretrain import completion_pictures, pair_sources, validate
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
 
@@ -42,6 +44,13 @@ class Killed(Exception):
     """As a signal would end it, but without leaving the process."""
 
 
+def pool_of(project, heldout: float) -> PairPool:
+    layout, params = project
+    run = params.pretrain["croco_body"]
+    masking = Masking("human", 0.75, "max_n", 1, patch=8, bucket=8)
+    return PairPool(pair_sources(run, layout), run.kinds, heldout=heldout, size=64, masking=masking, jitter=0.4, seed=0)
+
+
 def losses(
     project,
     scratch: Path,
@@ -59,10 +68,7 @@ def losses(
     layout, params = project
     run = params.pretrain["croco_body"]
     model = checkpoints.load_pretrained(layout.checkpoint("random")).to(device).train()
-    pool = PairPool(
-        pair_sources(run, layout), run.kinds, heldout=0.0, size=model.img_size,
-        masking=Masking("human", 0.75, "max_n", 1, model.patch_size, 8), jitter=0.4, seed=0,
-    )  # fmt: skip
+    pool = pool_of(project, heldout=0.0)
     history = train(
         model,
         CrossCompletion(model, pool, Completing(16, True, torch.device(device))),
@@ -109,6 +115,27 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(project, tmp_pat
     assert losses(project, tmp_path / "killed", device) == pytest.approx(
         losses(project, tmp_path / "whole", device), rel=1e-3
     )
+
+
+@pytest.mark.parametrize("device", [GPU])
+def test_validation_finds_and_draws_what_it_does_on_a_processor(project, device: str) -> None:
+    layout, params = project
+    pool, run = pool_of(project, heldout=0.3), params.pretrain["croco_body"]
+    found = []
+    for place in (device, "cpu"):
+        model = checkpoints.load_croco(layout.checkpoint("random"))
+        network = CompletionWithKeypoints(model, new_head(model, 0)).to(place)
+        with full_float32():
+            values, _ = validate(model, pool, run)
+            drawn = completion_pictures(model, pool, run)
+            heatmaps = predict(network, pool.batch(0, 8).target)
+        found.append(({name: value.value for name, value in values.items()}, drawn, heatmaps))
+    (values, drawn, heatmaps), (known, pictures, logits) = found
+    assert values == pytest.approx(known, rel=1e-3)
+    for name, (picture, caption) in drawn.items():
+        assert caption == pictures[name][1]
+        np.testing.assert_allclose(picture.astype(int), pictures[name][0].astype(int), atol=2)
+    torch.testing.assert_close(heatmaps, logits, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.gpu

@@ -84,7 +84,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.code = self.code or 128 + number
         if number == signal.SIGINT:
-            signal.signal(number, self._before[number])
+            signal.signal(number, self._before[signal.SIGINT])
 
 
 def num_cores() -> int:

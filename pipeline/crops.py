@@ -7,6 +7,7 @@ reading another, and opening it costs the same at a thousand and at a million ro
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-VERSION = "1.0"
+VERSION = "2.0"
 JPEG_QUALITY = 95
 BATCH_ROWS = 128
 """Rows per record batch: the batch of row r is r // BATCH_ROWS."""
 SILHOUETTE_SOURCES = ("dataset", "pgn")
+_FRAMES_BYTES = 16
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -144,8 +146,13 @@ def write_crops(path: Path, crops: Iterable[Crop], size: int) -> int:
     schema, count = _schema(size), 0
     try:
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            frames = hashlib.blake2b(digest_size=_FRAMES_BYTES)
             for batch in _batches(crops, size):
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+                for row in batch:
+                    frames.update(row["frame_id"].encode())
+                # Of all rows so far: the last batch has that of the file, which no writer knows before.
+                so_far = {"frames": frames.hexdigest()}
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema), custom_metadata=so_far)
                 count += len(batch)
         aside.replace(path)
     finally:
@@ -218,6 +225,14 @@ class CropStore:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def frames(self) -> str:
+        """Hash of the frame ids row by row: what speaks of rows by number keeps it. Read without reading the column."""
+        batches = self._reader.num_record_batches
+        if not batches:
+            return hashlib.blake2b(digest_size=_FRAMES_BYTES).hexdigest()
+        return self._reader.get_batch_with_custom_metadata(batches - 1).custom_metadata[b"frames"].decode()
+
     def _cell(self, column: str, row: int) -> Any:
         if not 0 <= row < self._length:
             raise IndexError(f"{self.path}: row {row} of {self._length}")
@@ -234,9 +249,14 @@ class CropStore:
 
     def image(self, row: int) -> Pixels:
         """(size, size, 3) uint8 RGB."""
-        decoded = cv2.imdecode(np.frombuffer(self.jpeg(row), np.uint8), cv2.IMREAD_COLOR_RGB)
-        if decoded is None:
-            raise CropsError(f"{self.path}: the image of row {row} is damaged; delete the file and run `dvc repro`")
+        jpeg = self.jpeg(row)
+        # OpenCV raises an error of its own where there is nothing at all.
+        decoded = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) if jpeg else None
+        if decoded is None or decoded.shape[:2] != (self.size, self.size):
+            raise CropsError(
+                f"{self.path}: the image of row {row}, frame {self.frame_id(row)}, is damaged: it is no JPEG of "
+                f"{self.size} x {self.size} px; delete the file and run `dvc repro`"
+            )
         return np.asarray(decoded, np.uint8)
 
     def silhouette(self, row: int) -> Mask | None:
@@ -246,8 +266,8 @@ class CropStore:
             return None
         if len(packed) != (self.size * self.size + 7) // 8:
             raise CropsError(
-                f"{self.path}: the silhouette of row {row} has {len(packed)} bytes, not {self.size} x {self.size} "
-                "bits; delete the file and run `dvc repro`"
+                f"{self.path}: the silhouette of row {row}, frame {self.frame_id(row)}, has {len(packed)} bytes, not "
+                f"{self.size} x {self.size} bits; delete the file and run `dvc repro`"
             )
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=self.size * self.size)
         return bits.reshape(self.size, self.size).astype(bool)

@@ -1,7 +1,8 @@
 """Records and pairs as Parquet files: schemas with units and a version, checked writing and reading.
 
 A manifest is a table whose schema metadata names what it is (`manifest`), its version
-(`version`, "major.minor") and, per field, its unit and meaning. Reading refuses another
+(`version`, "major.minor") and, per field, its unit and meaning; that of pairs also which crops
+file their row numbers are of (`frames`, see `pipeline.crops.CropStore.frames`). Reading refuses another
 kind of file and another major version; writing checks every rule of `validate` first and
 goes to a temporary file that is renamed, so a file that exists is whole.
 """
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, SPLITS, FrameRecord
 
-VERSIONS = {"records": "1.0", "pairs": "2.0"}
+VERSIONS = {"records": "1.0", "pairs": "3.0"}
 PAIR_KINDS = ("view", "pose")
 
 
@@ -111,12 +112,22 @@ def write_records(records: Iterable[FrameRecord], path: Path) -> int:
     return table.num_rows
 
 
-def write_pairs(rows: list[dict[str, object]], path: Path) -> int:
-    """Write pairs (dicts with the fields of `PAIRS` but for `group_rank`, which follows from all); returns how many."""
+def write_pairs(rows: list[dict[str, object]], path: Path, frames: str) -> int:
+    """Write pairs (dicts with the fields of `PAIRS` but for `group_rank`, which follows from all); returns how many.
+
+    Args:
+        frames: `CropStore.frames` of the crops file that `target_crop` and `reference_crop` are rows of.
+    """
     table = pa.Table.from_pylist(rows, schema=PAIRS.remove(PAIRS.get_field_index("group_rank")))
     ranks = group_ranks(table["target_frame_id"], table["reference_frame_id"])
-    write_table(table.append_column(PAIRS.field("group_rank"), pa.array(ranks)).cast(PAIRS), path)
+    table = table.append_column(PAIRS.field("group_rank"), pa.array(ranks)).cast(PAIRS)
+    write_table(table.replace_schema_metadata({**PAIRS.metadata, b"frames": frames}), path)
     return len(rows)
+
+
+def frames_of(pairs: pa.Table) -> str:
+    """`CropStore.frames` of the crops file that a pairs table was made from."""
+    return str(pairs.schema.metadata[b"frames"].decode())
 
 
 def group_ranks(targets: pa.ChunkedArray, references: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -237,6 +248,8 @@ def _check(table: pa.Table, where: str) -> None:
     if kind == "records":
         _check_choices(table, "split", SPLITS, where)
     else:
+        if b"frames" not in table.schema.metadata:
+            raise ManifestError(f"{where}: does not say which crops file its pairs are of")
         _check_choices(table, "kind", PAIR_KINDS, where)
         _check_pairs(table, where)
 

@@ -32,7 +32,7 @@ class CropPixels:
 
     def __init__(self, path: Path, kept_bytes: int = KEPT_BYTES) -> None:
         store = CropStore(path)
-        self._count, self.size = len(store), store.size
+        self._count, self.size, self.frames = len(store), store.size, store.frames
         keep = self._count * self.size**2 * 3 <= kept_bytes
         shape = (self._count, self.size, self.size)
         self.images = Rows(path, _image, np.empty((*shape, 3), np.uint8) if keep else None)

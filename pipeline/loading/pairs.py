@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.masking import human_mask, uniform_mask
+from pipeline.crops import CropStore
 from pipeline.loading.augment import human_patches, random_colours, random_corners
 from pipeline.loading.crop_pixels import CropPixels, Rows
 from pipeline.loading.order import Order
-from pipeline.manifests import ManifestError, read_pairs
+from pipeline.manifests import ManifestError, frames_of, read_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -154,13 +155,10 @@ class PairPool:
         self.counts: dict[str, int] = {}
         """Training pairs by `<dataset>/<kind>`."""
         for index, (source, manifest) in enumerate(zip(sources, self._manifests, strict=True)):
+            if manifest.frames != self._pixels[index].frames:
+                raise _not_of_one_making(source)
             if not len(manifest):
                 logger.warning("left out: %s, it has no pairs", source.name)
-            elif manifest.last_crop >= (available := len(self._pixels[index])):
-                raise ManifestError(
-                    f"{source.pairs} names crop {manifest.last_crop}, but {source.crops} has {available}: they are not "
-                    "of one making; `dvc repro` makes the pairs again"
-                )
             for kind, weight in kinds.items():
                 rows, apart = manifest.rows(kind, heldout)
                 if limits.max_pairs is not None:
@@ -288,6 +286,23 @@ class PairPool:
         return out
 
 
+def _not_of_one_making(source: Source) -> ManifestError:
+    """Pairs that were made from other crops; names the first one whose crop lies elsewhere now, or is gone."""
+    store, example = CropStore(source.crops), ""
+    for role in ("reference", "target"):
+        columns = (f"{role}_crop", f"{role}_frame_id", "pair_id")
+        rows, frames, names = (column.to_pylist() for column in read_pairs(source.pairs, columns).columns)
+        now = store.rows(frames)
+        if len(wrong := np.flatnonzero(now != np.array(rows, np.int64))):
+            first = wrong[0]
+            there = f"row {now[first]} there" if now[first] >= 0 else "not there"
+            example = f" (the {role} of pair {names[first]}, frame {frames[first]}, row {rows[first]}, is {there})"
+    return ManifestError(
+        f"{source.pairs} was made from other crops than {source.crops} holds{example}; "
+        "`dvc repro` makes the pairs again"
+    )
+
+
 class _Manifest:
     """The numbers of a pairs manifest that drawing takes; 16 bytes a pair."""
 
@@ -300,6 +315,8 @@ class _Manifest:
         limited = {key: bound for key, bound in bounds.items() if bound is not None}
         names = ["kind", "target_crop", "reference_crop", "group_rank", *(column for _, column in limited)]
         table = read_pairs(source.pairs, names)
+        self.frames = frames_of(table)
+        """Of the crops that the pairs were made from; see `CropStore.frames`."""
         self._targets, self._references = (
             table[name].to_numpy().astype(np.int32) for name in ("target_crop", "reference_crop")
         )
@@ -312,10 +329,6 @@ class _Manifest:
 
     def __len__(self) -> int:
         return len(self._ranks)
-
-    @property
-    def last_crop(self) -> int:
-        return int(max(self._targets.max(), self._references.max()))
 
     def crops(self, row: int) -> tuple[int, int]:
         """Rows of target and reference of a pair in the crops file."""

@@ -63,7 +63,7 @@ def write_selection(
     rows, counts = select(records, store, params, kinds, progress)
     if records.num_rows and not rows:
         raise ValueError(f"{out}: no pair of kind {' or '.join(kinds)} could be made: {counts}")
-    write_pairs(rows, out)
+    write_pairs(rows, out, store.frames)
     log.info("%s: %s", out.name, counts)
     return counts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.crops import Crop, Square, write_crops
+from pipeline.crops import Crop, CropStore, Square, write_crops
 from pipeline.loading.pairs import Masking, PairPool, Source
 from pipeline.manifests import write_pairs
 from pipeline.silhouettes import pack
@@ -34,7 +34,7 @@ def photo_pool(folder: Path, jpegs: Sequence[bytes], count: int, bucket: int = 1
         | {"target_frame_id": crops[number].frame_id, "reference_frame_id": crops[number - 1].frame_id}
         for number in range(1, count)
     ]
-    write_pairs(pairs, folder / "pairs.parquet")
+    write_pairs(pairs, folder / "pairs.parquet", CropStore(folder / "crops.arrow").frames)
     return PairPool(
         [Source("aist", folder / "pairs.parquet", folder / "crops.arrow", 1.0)], {"view": 1.0},
         heldout=0.0, size=224, masking=Masking("human", 0.75, "max_n", 8, 16, bucket), jitter=0.4, seed=0,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT
 from pipeline.loading import pairs
 from pipeline.loading.crop_pixels import CropPixels
@@ -55,10 +55,11 @@ print(json.dumps({
 """
 
 
-def write_pairs_file(path: Path, count: int) -> None:
+def write_pairs_file(path: Path, count: int, crops: Path) -> None:
     """A manifest of so many pairs of `NUM_CROPS` crops, as it would lie there."""
     rng = np.random.default_rng(0)
-    with pq.ParquetWriter(path, PAIRS, compression="zstd") as out:
+    schema = PAIRS.with_metadata({**PAIRS.metadata, b"frames": CropStore(crops).frames})
+    with pq.ParquetWriter(path, schema, compression="zstd") as out:
         for first in range(0, count, ROWS):
             out.write_table(some_pairs(rng, first, min(ROWS, count - first)))
 
@@ -103,7 +104,7 @@ def test_five_million_pairs_give_their_first_batch_within_two_seconds_and_a_giga
     write_all_crops(tmp_path / "crops.arrow")
     found = {}
     for count in (FEW, MANY):
-        write_pairs_file(tmp_path / f"{count}.parquet", count)
+        write_pairs_file(tmp_path / f"{count}.parquet", count, tmp_path / "crops.arrow")
         command = [sys.executable, "-c", FIRST_BATCH, tmp_path / f"{count}.parquet", tmp_path / "crops.arrow"]
         output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
         found[count] = json.loads(output)
@@ -120,7 +121,7 @@ def test_five_million_pairs_give_their_first_batch_within_two_seconds_and_a_giga
 def test_threads_do_nearly_all_of_the_work_that_a_batch_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one thread has to do alone bounds how fast a GPU can be fed, however many cores there are."""
     write_all_crops(tmp_path / "crops.arrow")
-    write_pairs_file(tmp_path / "pairs.parquet", FEW)
+    write_pairs_file(tmp_path / "pairs.parquet", FEW, tmp_path / "crops.arrow")
     monkeypatch.setattr(pairs, "CropPixels", partial(CropPixels, kept_bytes=0))
     pool = pairs.PairPool(
         [pairs.Source("aist", tmp_path / "pairs.parquet", tmp_path / "crops.arrow", 1.0)],

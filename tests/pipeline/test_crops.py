@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,10 +188,10 @@ def test_opening_a_million_rows_takes_less_than_a_tenth_of_a_second(tmp_path: Pa
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     write_crops(tmp_path / "a.arrow", make_crops(1), SIZE)
     schema = CropStore(tmp_path / "a.arrow")._reader.schema
-    newer = schema.with_metadata({**schema.metadata, b"version": b"2.0"})
+    newer = schema.with_metadata({**schema.metadata, b"version": b"1.0"})
     with pa.OSFile(str(tmp_path / "b.arrow"), "wb") as sink, pa.ipc.new_file(sink, newer):
         pass
-    with pytest.raises(CropsError, match=r"b\.arrow: crops file version 2\.0, this code reads 1"):
+    with pytest.raises(CropsError, match=r"b\.arrow: crops file version 1\.0, this code reads 2"):
         CropStore(tmp_path / "b.arrow")
 
 
@@ -212,6 +213,30 @@ def test_a_row_that_breaks_a_rule_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kept", [0, 100, None], ids=["empty", "cut short", "another size"])
+def test_a_damaged_image_is_named_with_its_row_and_frame(tmp_path: Path, kept: int | None) -> None:
+    path, rows = tmp_path / "crops.arrow", make_crops(3)
+    other = encode_jpeg(np.zeros((SIZE, SIZE + 1, 3), np.uint8))
+    rows[1] = replace(rows[1], jpeg=other if kept is None else rows[1].jpeg[:kept])
+    write_crops(path, rows, SIZE)
+    store = CropStore(path)
+    with pytest.raises(CropsError, match=rf"crops\.arrow: the image of row 1, frame {rows[1].frame_id}, is damaged"):
+        store.image(1)
+    assert store.image(2).shape == (SIZE, SIZE, 3)
+
+
+def test_the_hash_of_the_frames_is_that_of_the_file_and_tells_other_rows_apart(tmp_path: Path) -> None:
+    rows = make_crops(2 * BATCH_ROWS + 1)
+    swapped = [rows[1], rows[0], *rows[2:]]
+    without_pixels = [replace(row, jpeg=b"") for row in rows]
+    found = []
+    for number, some in enumerate((rows, swapped, rows[:-1], rows[:BATCH_ROWS], [], without_pixels)):
+        write_crops(tmp_path / f"{number}.arrow", some, SIZE)
+        found.append(CropStore(tmp_path / f"{number}.arrow").frames)
+    assert len(set(found[:-1])) == 5
+    assert found[-1] == found[0]
+
+
 def test_a_silhouette_of_another_size_in_a_file_is_refused_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "crops.arrow"
     write_crops(path, make_crops(1), SIZE)
@@ -221,5 +246,5 @@ def test_a_silhouette_of_another_size_in_a_file_is_refused_when_it_is_read(tmp_p
     changed = table.set_column(table.schema.get_field_index("silhouette"), table.schema.field("silhouette"), shorter)
     with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
         writer.write_table(changed)
-    with pytest.raises(CropsError, match="the silhouette of row 0 has 5 bytes, not 16 x 16 bits"):
+    with pytest.raises(CropsError, match=f"silhouette of row 0, frame {0:016x}, has 5 bytes, not 16 x 16 bits"):
         CropStore(path).silhouette(0)

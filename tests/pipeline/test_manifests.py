@@ -83,6 +83,9 @@ def make_record(**changes) -> FrameRecord:
     return FrameRecord(**(values | changes))
 
 
+FRAMES = "hash of a crops file"
+
+
 def make_pair(**changes) -> dict[str, object]:
     values = dict(
         pair_id="1", kind="view", dataset="d", target_frame_id="a", reference_frame_id="b", target_crop=0,
@@ -139,28 +142,28 @@ def test_a_doubled_record_is_refused_and_nothing_is_written(tmp_path):
 )
 def test_an_impossible_pair_is_refused_by_name(tmp_path, changes, message):
     with pytest.raises(ManifestError, match=message):
-        manifests.write_pairs([make_pair(**changes)], tmp_path / "p.parquet")
+        manifests.write_pairs([make_pair(**changes)], tmp_path / "p.parquet", FRAMES)
 
 
 def test_no_silhouette_and_an_empty_silhouette_stay_apart(tmp_path):
     path = tmp_path / "p.parquet"
-    manifests.write_pairs([make_pair(target_patch_mask=None, reference_patch_mask=bytes(8))], path)
+    manifests.write_pairs([make_pair(target_patch_mask=None, reference_patch_mask=bytes(8))], path, FRAMES)
     row = manifests.read_pairs(path).to_pylist()[0]
     assert row["target_patch_mask"] is None and row["reference_patch_mask"] == bytes(8)
 
 
 def test_another_major_version_is_refused_and_another_minor_is_read(tmp_path):
     table = pa.Table.from_pylist([make_pair() | {"group_rank": 0.5}], schema=manifests.PAIRS)
-    for version in ("1.0", "2.7"):
-        changed = table.replace_schema_metadata({"manifest": "pairs", "version": version})
+    for version in ("2.0", "3.7"):
+        changed = table.replace_schema_metadata({"manifest": "pairs", "version": version, "frames": FRAMES})
         pq.write_table(changed, tmp_path / f"{version}.parquet")
-    with pytest.raises(ManifestError, match=r"manifest version 1\.0, this code reads 2\.0; make it again"):
-        manifests.read_pairs(tmp_path / "1.0.parquet")
-    assert manifests.read_pairs(tmp_path / "2.7.parquet").num_rows == 1
+    with pytest.raises(ManifestError, match=r"manifest version 2\.0, this code reads 3\.0; make it again"):
+        manifests.read_pairs(tmp_path / "2.0.parquet")
+    assert manifests.read_pairs(tmp_path / "3.7.parquet").num_rows == 1
 
 
 def test_reading_the_wrong_thing_says_what_it_is(tmp_path):
-    manifests.write_pairs([make_pair()], tmp_path / "p.parquet")
+    manifests.write_pairs([make_pair()], tmp_path / "p.parquet", FRAMES)
     with pytest.raises(ManifestError, match="this is a pairs manifest, expected records"):
         manifests.read_records(tmp_path / "p.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "p.parquet").read_bytes()[:200])
@@ -171,6 +174,14 @@ def test_reading_the_wrong_thing_says_what_it_is(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ManifestError, match="not a manifest of this project"):
         manifests.validate(tmp_path / "other.parquet")
+
+
+def test_pairs_say_which_crops_they_are_of(tmp_path):
+    path = tmp_path / "p.parquet"
+    manifests.write_pairs([make_pair()], path, FRAMES)
+    assert manifests.frames_of(manifests.read_pairs(path, ["kind"])) == FRAMES
+    with pytest.raises(ManifestError, match="does not say which crops file its pairs are of"):
+        manifests.write_table(pq.read_table(path).replace_schema_metadata(manifests.PAIRS.metadata), path)
 
 
 def test_every_field_states_its_meaning():

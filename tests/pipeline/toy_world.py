@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import run_spec
-from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT, Layout
 from pipeline.manifests import read_records, write_pairs, write_records, write_table
 from pipeline.records import FrameRecord
@@ -99,7 +99,7 @@ def write_pool(
                     }
                 )
     write_crops(layout.crops(pool, dataset), crops, STORED)
-    write_pairs(pairs, layout.pairs(pool, dataset))
+    write_pairs(pairs, layout.pairs(pool, dataset), CropStore(layout.crops(pool, dataset)).frames)
 
 
 def small_params(tmp: Path, **changes: object) -> tuple[Params, Path]:

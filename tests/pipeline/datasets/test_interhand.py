@@ -314,7 +314,7 @@ def test_hands_have_no_patch_mask_and_are_hidden_uniformly_even_where_humans_are
 ) -> None:
     _, rows = pairs
     assert {row["target_patch_mask"] for row in rows} == {row["reference_patch_mask"] for row in rows} == {None}
-    manifests.write_pairs(rows, tmp_path / "pairs.parquet")
+    manifests.write_pairs(rows, tmp_path / "pairs.parquet", frames="of no file")
     assert manifests.validate(tmp_path / "pairs.parquet") == "pairs"
     nobody = torch.zeros(256, 64, dtype=torch.bool)
     masking = Masking("human", 0.75, "max_n", min_human=8, patch=8)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.crops import CropStore, write_crops
 from pipeline.layout import Layout
 from pipeline.loading.crop_pixels import CropPixels
 from pipeline.loading.pairs import Limits, Masking, PairBatch, PairPool, Source
@@ -88,11 +89,22 @@ def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout
         pool(layout, {"synthetic": 1}, {"pose": 1.0})
 
 
-def test_pairs_of_crops_that_are_gone_are_refused(layout: Layout, tmp_path: Path) -> None:
-    other = Layout("test", tmp_path)
-    write_pool(other, "synthetic", 6)
-    mixed = Source("synthetic", layout.pairs("body", "synthetic"), other.crops("body", "synthetic"), 1.0)
-    with pytest.raises(ManifestError, match=r"synthetic\.parquet names crop 47, but .* has 24: they are not of one"):
+@pytest.mark.parametrize(
+    ("rows", "example"),
+    [
+        ([*range(24)], r" \(the target of pair view-synthetic-25, frame \w+, row 25, is not there\)"),
+        ([1, 0, *range(2, 48)], r" \(the target of pair view-synthetic-1, frame \w+, row 1, is row 0 there\)"),
+        ([*range(48), 0], ""),
+    ],
+    ids=["fewer", "in another order", "more"],
+)
+def test_pairs_of_other_crops_are_refused(layout: Layout, tmp_path: Path, rows: list[int], example: str) -> None:
+    here, store = source(layout, "synthetic"), CropStore(layout.crops("body", "synthetic"))
+    remade = tmp_path / "crops.arrow"
+    write_crops(remade, [store.crop(row) for row in rows], store.size)
+    mixed = replace(here, crops=remade)
+    said = rf"synthetic\.parquet was made from other crops than {remade} holds{example}; `dvc repro` makes"
+    with pytest.raises(ManifestError, match=said):
         PairPool([mixed], {"view": 1.0}, heldout=0.0, size=64, masking=MASKING, jitter=0.4, seed=0)
 
 

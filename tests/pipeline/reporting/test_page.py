@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.crops import Crop, Square, encode_jpeg, write_crops
+from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT
 from pipeline.manifests import write_pairs
 from pipeline.records import frame_id
@@ -154,7 +154,7 @@ def with_pairs(measured):
          "dt_seconds": 0.5 if kind == "pose" else None, "baseline_degrees": 42.0 if kind == "view" else None}
         for row, kind in enumerate(["pose"] * 6 + ["view"] * 5)
     ]  # fmt: skip
-    write_pairs(rows, measured.pairs("body", "aist"))
+    write_pairs(rows, measured.pairs("body", "aist"), CropStore(measured.crops("body", "aist")).frames)
     folder = measured.pictures("pretrain", "croco_body")
     folder.mkdir(parents=True)
     for number in range(2):

@@ -21,6 +21,7 @@ HARMLESS = {
     "pipeline/datasets/source.py": "how to get a data set, and whether its folder is complete",
     "pipeline/training/checkpoint.py": "state of an unfinished run",
     "pipeline/training/live.py": "figures to watch a run by",
+    "pipeline/training/unfinished.py": "whether a run goes on or starts afresh",
     "pipeline/training/team.py": "who computes what of a step; by rounding only it changes results",
     "pipeline/training/model_card.py": "says what is known of a checkpoint",
     "pipeline/training/provenance.py": "notes on where a result comes from",

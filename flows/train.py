@@ -1,6 +1,6 @@
 """The hand-off to a machine with a GPU: pull what training needs, run the stages there, push what they made.
 
-The training stages are plain commands of dvc.yaml; this flow only brings them to the machine
+The training stages are plain commands of dvc.yaml and tables/dvc.yaml; this flow only brings them to the machine
 that has the `gpu` work pool's worker. Both machines share a DVC remote (a folder both see, or
 any storage DVC knows) and the Prefect server that PREFECT_API_URL names.
 
@@ -24,7 +24,7 @@ from flows.parameters import ROOT_PARAMS, ParamsFile
 from pipeline.layout import PROJECT
 
 POOL = "gpu"
-STAGES = ("pretrain", "finetune_body_mesh")
+HEADLINE = ("pretrain", "finetune_body_mesh")
 
 
 @task(retries=2, retry_delay_seconds=[10, 60])
@@ -48,10 +48,16 @@ def push(targets: list[str]) -> None:
 @flow(name="train", flow_run_name="train {params_file}", **process.HOOKS)
 def train(
     params_file: ParamsFile = ROOT_PARAMS,
-    which: Annotated[list[str], Field(description="Stages of dvc.yaml.")] = list(STAGES),  # noqa: B006
+    which: Annotated[
+        list[str],
+        Field(
+            description="Training stages of dvc.yaml and tables/dvc.yaml: all of a kind (pretrain_ablation), or one "
+            "(pretrain_ablation@croco_hand)."
+        ),
+    ] = list(HEADLINE),  # noqa: B006
 ) -> dict[str, str]:
     """Pre-train and fine-tune where this flow runs."""
-    targets = [stages.target(stage, params_file) for stage in which]
+    targets = training_targets(which, params_file)
     remote = has_remote()
     if remote:
         pull(targets)
@@ -59,6 +65,33 @@ def train(
     if remote:
         push(targets)
     return fates
+
+
+def training_targets(which: list[str], params_file: str) -> list[str]:
+    """What `dvc repro` calls these training stages, in whichever of the two graphs of the scale each is.
+
+    Raises ValueError naming the stage that is in neither, or trains nothing, and those that do.
+    """
+    files = [stages.dvc_file(params_file, tables) for tables in (False, True)]
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--fail", "--name-only", *files],
+        cwd=stages.PROJECT, stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    targets: dict[str, str] = {}
+    for target in listed:
+        folder, colon, stage = target.rpartition(":")
+        kind = stage.partition("@")[0]
+        if kind.startswith(("pretrain", "finetune", "train_")):
+            targets[stage] = target
+            targets[kind] = f"{folder}{colon}{kind}"
+    for stage in which:
+        if stage not in targets:
+            kinds = ", ".join(name for name in targets if "@" not in name)
+            raise ValueError(
+                f"{stage!r} is no training stage of {' or '.join(files)}; there are {kinds}, each whole or "
+                "one of it, such as pretrain@croco_body"
+            )
+    return [targets[stage] for stage in which]
 
 
 def has_remote() -> bool:
@@ -84,7 +117,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--params", default=ROOT_PARAMS, help="params file; decides the scale (default: %(default)s)")
     parser.add_argument("--worker", action="store_true", help="deploy to the gpu work pool and take its runs")
-    parser.add_argument("stage", nargs="*", default=list(STAGES), help="stages (default: all training stages)")
+    parser.add_argument(
+        "stage",
+        nargs="*",
+        default=list(HEADLINE),
+        help="training stages of dvc.yaml and tables/dvc.yaml (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     with process.command():
         if arguments.worker:

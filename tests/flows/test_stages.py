@@ -10,8 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
-from flows import stages
+from flows import stages, train
 from pipeline.layout import PROJECT
 from tests.flows.server_talk import until
 
@@ -84,6 +85,21 @@ def test_a_step_that_a_data_set_does_not_take_is_named() -> None:
         stages.run_data("pair", "coco")
 
 
+def test_any_training_stage_of_both_graphs_can_be_handed_to_another_machine() -> None:
+    which = ["pretrain", "finetune_body_mesh@croco_body", "pretrain_ablation@croco_hand", "pretrain_keypoints"]
+    assert train.training_targets(which, "params.yaml") == [
+        *which[:2], "tables/dvc.yaml:pretrain_ablation@croco_hand", "tables/dvc.yaml:pretrain_keypoints",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["pair", "pretrain@nobody", "pretrain_abl"])
+def test_what_is_no_training_stage_is_refused_with_those_that_are(stage: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"'{stage}' is no training stage of .*dvc.yaml; there are .*pretrain_ablation"
+    ):
+        train.training_targets([stage], "scales/gpu/params.yaml")
+
+
 @pytest.fixture
 def repository(project: Path) -> Path:
     """The project as a repository of DVC."""
@@ -101,6 +117,16 @@ def test_the_fate_of_each_stage_is_read_from_what_dvc_prints(repository: Path) -
         stages.repro([], lines.append)
     assert stages.repro(["good"], lines.append) == {"good": "up to date"}
     assert any("Running stage 'good'" in line for line in lines)
+
+
+def test_training_stages_of_both_graphs_run_in_one_go(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text("stages:\n  pretrain: {cmd: echo 1 > one, outs: [one]}\n")
+    (repository / "tables").mkdir()
+    study = {"foreach": ["a", "b"], "do": {"cmd": "echo 1 > ${item}", "deps": ["../one"], "outs": ["${item}"]}}
+    (repository / "tables/dvc.yaml").write_text(yaml.safe_dump({"stages": {"pretrain_study": study}}))
+    targets = train.training_targets(["pretrain_study"], "params.yaml")
+    fates = stages.repro(targets, print)
+    assert fates == {"pretrain": "ran", **{f"tables/dvc.yaml:pretrain_study@{name}": "ran" for name in "ab"}}
 
 
 SAVES_WHEN_TOLD_TO_STOP = """

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +40,7 @@ from pipeline.training.pretrain import KEYPOINT_HEAD, pretrain
 from pipeline.training.team import WHOLE, Share
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_keypoints, write_pool
+from tests.pipeline.training.programs import end, start, wait_for
 
 RUNS = ("keypoints_body", "croco_keypoints_body")
 STEPS = 150
@@ -179,30 +177,26 @@ def test_a_run_learns_and_leaves_a_checkpoint_of_croco_with_the_head_in_it(
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, tmp_path: Path) -> None:
-    digests = []
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
+    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run, digests = "croco_keypoints_body", []
+    changes = SMALL | {f"pretrain__{run}__steps": 12, f"pretrain__{run}__checkpoint_every": 3}
     for kill in (False, True):
         root = tmp_path / f"root-{kill}"
         (root / "data").mkdir(parents=True)
         (root / "data" / "test").symlink_to(layout.data)
-        changes = SMALL | {"pretrain__croco_keypoints_body__steps": 12}
-        changes |= {"pretrain__croco_keypoints_body__checkpoint_every": 3}
-        _, path = small_params(root, **changes)
-        command = [sys.executable, "-m", "tests.pipeline.training.toy_runs", "pretrain", str(path), str(root)]
-        command.append("croco_keypoints_body")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        params, path = small_params(root, **changes)
         if kill:
-            process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
-            end = time.monotonic() + 120
-            while not list(root.glob(".scratch/*/step-*.pt")):
-                assert process.poll() is None, "ended before it could be killed"
-                assert time.monotonic() < end
-                time.sleep(0.005)
+            process = start("pretrain", path, root, run)
+            wait_for(lambda root=root: list(root.glob(".scratch/*/step-*.pt")))
+            assert process.poll() is None, "ended before it could be killed"
             process.kill()
-            process.wait()
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-        assert ("going on from step" in done.stderr) == kill
-        folder = layout.checkpoint("croco_keypoints_body")
+            end([process])
+        pretrain(run, params, Layout("test", root))
+        assert ("going on from step" in caplog.text) == kill
+        folder = layout.checkpoint(run)
         digests.append((checkpoints.fingerprint(folder), checkpoints.fingerprint(folder / KEYPOINT_HEAD)))
     assert digests[0] == digests[1]
 
@@ -224,17 +218,6 @@ def test_an_unknown_method_names_the_known_ones(tmp_path: Path) -> None:
     ):
         small_params(tmp_path, pretrain__keypoints_body__method="heatmaps")
     assert load(PROJECT / "params.yaml").pretrain["keypoints_body"].method == "keypoints"
-
-
-def test_keypoints_need_the_network_of_croco(layout: Layout, tmp_path: Path) -> None:
-    changes = {
-        "pretrain__keypoints_body__network": "mae_mini_patch8_64",
-        "pretrain__keypoints_body__init": "random_mae",
-    }
-    params, _ = small_params(tmp_path, **SMALL | changes)
-    import_weights("random_mae", layout, params.import_weights["random_mae"])
-    with pytest.raises(ParamsError, match="mae_mini_patch8_64 is no network of method 'keypoints'"):
-        pretrain("keypoints_body", params, layout)
 
 
 def test_pck_counts_annotated_keypoints_within_the_limit() -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import resource
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +126,10 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert not layout.scratch("pretrain", "").parent.exists() or not list((layout.root / ".scratch").iterdir())
 
 
-def sibling(layout: Layout, root: Path, **changes: object) -> tuple[Layout, Path]:
+Project = tuple[Layout, Path]
+
+
+def sibling(layout: Layout, root: Path, **changes: object) -> Project:
     """Another project with the same inputs, so that neither finds the other's scratch; and its params file."""
     data = root / "data" / "test"
     (data / "checkpoints").mkdir(parents=True)
@@ -132,35 +139,59 @@ def sibling(layout: Layout, root: Path, **changes: object) -> tuple[Layout, Path
     return Layout("test", root), path
 
 
-def run_here(project: tuple[Layout, Path], run: str) -> None:
+def run_here(project: Project, run: str) -> None:
     here, path = project
     pretrain(run, run_spec.load(path), here)
 
 
-def start_processes(size: int, project: tuple[Layout, Path], run: str) -> list[subprocess.Popen[str]]:
+def start_processes(size: int, project: Project, run: str) -> list[subprocess.Popen[str]]:
     here, path = project
     return start_team(size, "pretrain", path, here.root, run)
 
 
-def losses(project: tuple[Layout, Path], run: str) -> list[float]:
+def run_to_the_end(size: int, project: Project, run: str) -> list[str]:
+    """By one process, which is this one, or by several; what those have said."""
+    if size == 1:
+        run_here(project, run)
+        return []
+    codes, errors = end(start_processes(size, project, run))
+    assert codes == [0] * size, errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def undisturbed(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """Projects in which a run has come to its end, by so many processes."""
+
+    @cache
+    def project(run: str, size: int = 1, precision: str = "fp32") -> Project:
+        root = tmp_path_factory.mktemp("undisturbed")
+        found = sibling(layout, root, **{f"pretrain__{run}__precision": precision})
+        run_to_the_end(size, found, run)
+        return found
+
+    return project
+
+
+def losses(project: Project, run: str) -> list[float]:
     return [line["loss"] for line in read_history(project[0].history("pretrain", run))]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, tmp_path: Path, size: int) -> None:
-    calm, killed = sibling(layout, tmp_path / "calm"), sibling(layout, tmp_path / "killed")
-    codes, errors = end(start_processes(size, calm, "croco_body"))
-    assert codes == [0] * size, errors
+@pytest.mark.parametrize(("size", "precision"), [(1, "bf16"), (2, "fp32")])
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
+    layout: Layout, tmp_path: Path, undisturbed, caplog: pytest.LogCaptureFixture, size: int, precision: str
+) -> None:
+    killed = sibling(layout, tmp_path, pretrain__croco_body__precision=precision)
     processes = start_processes(size, killed, "croco_body")
-    wait_for(lambda: list(tmp_path.glob("killed/.scratch/*/step-*.pt")))
+    wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
     for process in processes:
         assert process.poll() is None, "ended before it could be killed"
         process.kill()
     end(processes)
-    codes, errors = end(start_processes(size, killed, "croco_body"))
-    assert codes == [0] * size, errors
-    assert "going on from step" in errors[0]
+    caplog.set_level(logging.INFO)
+    said = run_to_the_end(size, killed, "croco_body")
+    assert "going on from step" in "".join([caplog.text, *said])
     results = [
         {
             path.relative_to(here.data): path.read_bytes()
@@ -168,34 +199,50 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(layout: Layout, 
             for path in folder.rglob("*")
             if path.is_file()
         }
-        for here, _ in (calm, killed)
+        for here, _ in (undisturbed("croco_body", size, precision), killed)
     ]
     assert [path.name for path in results[0]].count("model.safetensors") == 3  # two of them on the way
     assert results[0] == results[1]
 
 
 @pytest.mark.slow
+def test_a_full_disk_ends_a_run_with_one_line_and_the_same_command_goes_on(
+    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"checkpoint_every": 6, "snapshots": (11,), "num_previews": 0}
+    project = sibling(layout, tmp_path, **{f"pretrain__croco_body__{key}": value for key, value in changes.items()})
+    (process,) = start_processes(1, project, "croco_body")
+    wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # as if 100 kB were left
+    codes, (said,) = end([process])
+    assert codes == [1]
+    assert re.search(r"\npretrain: .*File too large: '.*snapshots.*model\.safetensors'$", said.rstrip())
+    assert "Traceback" not in said
+    caplog.set_level(logging.INFO)
+    run_here(project, "croco_body")
+    assert "going on from step 6" in caplog.text
+    assert len(losses(project, "croco_body")) == STEPS
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
-def test_two_processes_have_the_loss_curve_of_one(layout: Layout, tmp_path: Path, run: str) -> None:
-    alone, together = sibling(layout, tmp_path / "alone"), sibling(layout, tmp_path / "together")
-    run_here(alone, run)
-    codes, errors = end(start_processes(2, together, run))
-    assert codes == [0, 0], errors
-    assert losses(together, run) == pytest.approx(losses(alone, run), rel=LOSS_TOLERANCE)
+def test_two_processes_have_the_loss_curve_of_one(undisturbed, run: str) -> None:
+    assert losses(undisturbed(run, size=2), run) == pytest.approx(losses(undisturbed(run), run), rel=LOSS_TOLERANCE)
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_micro_batches_have_the_loss_curve_of_the_whole_batch(layout: Layout, tmp_path: Path, run: str) -> None:
-    whole = sibling(layout, tmp_path / "whole")
-    parts = sibling(layout, tmp_path / "parts", **{f"pretrain__{run}__accumulate": 4})
-    run_here(whole, run)
+def test_micro_batches_have_the_loss_curve_of_the_whole_batch(
+    layout: Layout, tmp_path: Path, undisturbed, run: str
+) -> None:
+    parts = sibling(layout, tmp_path, **{f"pretrain__{run}__accumulate": 4})
     run_here(parts, run)
-    assert losses(parts, run) == pytest.approx(losses(whole, run), rel=LOSS_TOLERANCE)
+    assert losses(parts, run) == pytest.approx(losses(undisturbed(run), run), rel=LOSS_TOLERANCE)
 
 
-def test_an_average_of_the_weights_is_another_checkpoint_of_the_same_training(layout: Layout, tmp_path: Path) -> None:
-    last, mean = sibling(layout, tmp_path / "last"), sibling(layout, tmp_path / "mean", pretrain__croco_body__ema=0.9)
-    run_here(last, "croco_body")
+def test_an_average_of_the_weights_is_another_checkpoint_of_the_same_training(
+    layout: Layout, tmp_path: Path, undisturbed
+) -> None:
+    last, mean = undisturbed("croco_body"), sibling(layout, tmp_path, pretrain__croco_body__ema=0.9)
     run_here(mean, "croco_body")
     assert losses(mean, "croco_body") == losses(last, "croco_body")
     for name in ("croco_body", "croco_body@8"):

@@ -99,7 +99,7 @@ if __name__ == "__main__":
         from pipeline.training.pretrain import pretrain  # loads timm, which the others need not wait for
 
         params = run_spec.load(rest[0])
-        with joined() as team:
+        with plain_errors("pretrain"), joined() as team:
             pretrain(rest[2], params, Layout(params.scale, Path(rest[1])), team)
     elif command == "together":
         together(int(rest[0]), partial(work, Path(rest[1]), int(rest[2]), json.loads(rest[3])))

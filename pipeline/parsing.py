@@ -236,7 +236,9 @@ def _dataset_mask(
         quarantine.add(row["silhouette"], f"silhouette left out: {_reason(error, path)}", records=0)
         return None
     if mask.shape != (row["height"], row["width"]):
-        quarantine.add(row["silhouette"], "silhouette left out: its size is not the image's", records=0)
+        sizes = f"it is {mask.shape[1]}x{mask.shape[0]}, its image {row['width']}x{row['height']}"
+        why = f"silhouette left out: {sizes}; bring it to that size, and parse again"
+        quarantine.add(row["silhouette"], why, records=0)
         return None
     return crop_mask(mask, square, cutting.size)
 

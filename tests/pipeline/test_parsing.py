@@ -163,6 +163,18 @@ def test_masks_of_the_dataset_are_cut_with_the_same_square(world: Path, tmp_path
     assert listed["entries"][0]["file"] == "gone.png" and "no such image" in listed["entries"][0]["reason"]
 
 
+def test_a_mask_of_another_size_is_left_out_with_both_sizes_and_what_to_do(world: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((24, 32), 255, np.uint8)).save(world / "half.png")
+    table = table_of([record("0.png", 0, silhouette="half.png"), record("1.png", 1, silhouette="mask.png")], tmp_path)
+    summary = parse(table, tmp_path / "d.arrow", tmp_path / "scratch", Cutting(world, 32, 1.0, "dataset"))
+    assert (summary.crops, summary.silhouettes, summary.quarantined) == (2, 1, 0)
+    store = CropStore(tmp_path / "d.arrow")
+    assert store.silhouette(0) is None and store.silhouette(1) is not None
+    (entry,) = json.loads(quarantine_path(tmp_path / "d.arrow").read_text())["entries"]
+    reason = "silhouette left out: it is 32x24, its image 64x48; bring it to that size, and parse again"
+    assert entry == {"file": "half.png", "reason": reason, "records": 0}
+
+
 def test_what_can_not_be_read_is_listed_and_counted(world: Path, tmp_path: Path) -> None:
     whole = (world / "v.avi").read_bytes()
     (world / "cut.avi").write_bytes(whole[: len(whole) * 3 // 4])

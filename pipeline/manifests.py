@@ -173,9 +173,9 @@ def write_table(table: pa.Table, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def read_records(path: str | Path) -> pa.Table:
-    """The records manifest at `path`; ManifestError when it is something else."""
-    return _read(Path(path), "records")
+def read_records(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The records manifest at `path`, or some columns of it; ManifestError when it is something else."""
+    return _read(Path(path), "records", columns)
 
 
 def read_pairs(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

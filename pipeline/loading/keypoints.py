@@ -83,7 +83,7 @@ class Keypoints:
 def _of_crops(records: Path, store: CropStore) -> NDArray[np.float32]:
     """(rows of the crops file, 13, 3): x, y in px of the stored crop, and confidence; 0 where nothing is known."""
     points = np.zeros((len(store), len(NAMES), 3), np.float32)
-    table = read_records(records).select(["frame_id", "keypoints_2d", "keypoint_set"])
+    table = read_records(records, ["frame_id", "keypoints_2d", "keypoint_set"])
     annotated = table.filter(pc.is_valid(table["keypoints_2d"]))
     if table.num_rows and not annotated.num_rows:
         raise ManifestError(

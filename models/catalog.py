@@ -1,12 +1,13 @@
 """Named network sizes: the published ones, one for a single GPU and the mini one for two CPU cores.
 A name tells family, size, patch and input side, as in timm: `croco_base_patch16_224`."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
-from models.croco import CroCo
-from models.mae import MAE
+if TYPE_CHECKING:
+    from models.croco import CroCo
+    from models.mae import MAE
 
 # Heads of the mini sizes are 32 wide: CPU attention is fastest at multiples of the vector width.
 _CROCO: dict[str, dict[str, Any]] = {
@@ -57,9 +58,9 @@ _MAE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def names() -> list[str]:
-    """All names `create` knows."""
-    return [*_CROCO, *_MAE]
+def names(family: Literal["croco", "mae"] | None = None) -> list[str]:
+    """Names `create` knows: those of a family, or all."""
+    return [*(_CROCO if family != "mae" else ()), *(_MAE if family != "croco" else ())]
 
 
 def create(name: str, seed: int = 0) -> CroCo | MAE:
@@ -68,6 +69,12 @@ def create(name: str, seed: int = 0) -> CroCo | MAE:
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
+    # Whoever checks names needs no tensor, and torch takes seconds to load.
+    import torch
+
+    from models.croco import CroCo
+    from models.mae import MAE
+
     if name in _CROCO:
         model: CroCo | MAE = CroCo(**_CROCO[name])
     elif name in _MAE:

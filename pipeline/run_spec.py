@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from models import catalog
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -120,13 +131,26 @@ class Pairs(Section):
     seed: int
 
 
+def _is_of_the_method(network: str, info: ValidationInfo) -> str:
+    if "method" not in info.data:  # it is wrong itself, and named already
+        return network
+    known = catalog.names("mae" if info.data["method"] == "mae" else "croco")
+    if network not in known:
+        raise ValueError(f"no network of method {info.data['method']}; there are {', '.join(known)}")
+    return network
+
+
+Network = Annotated[str, AfterValidator(_is_of_the_method)]
+"""A name of models.catalog that goes with the `method` above it."""
+
+
 class Initial(Section):
     """An initialisation that is not pre-trained here: random, or a published file."""
 
     method: Literal["croco", "mae"]
     source: str
     """`random`, or the path of a published checkpoint (see data/raw/weights)."""
-    network: str
+    network: Network
     seed: int = 0
 
 
@@ -135,8 +159,7 @@ class Pretrain(Section):
 
     method: Literal["croco", "mae", "keypoints", "croco_keypoints"]
     """Completion by CroCo or by MAE, supervised 2D keypoints, or CroCo's completion and keypoints (Table 3)."""
-    network: str
-    """A name of models.catalog."""
+    network: Network
     init: str
     """An entry of import_weights, or another pre-training run."""
     fresh_decoder: bool = False
@@ -187,6 +210,13 @@ class Pretrain(Section):
     """Numbers of steps after which the weights are kept, beside those of the end (Figure 4)."""
     checkpoint_every: Positive
     seed: int
+
+    @field_validator("masking")
+    @classmethod
+    def _mae_masks_uniformly(cls, masking: str, info: ValidationInfo) -> str:
+        if masking == "human" and info.data.get("method") == "mae":
+            raise ValueError("method mae hides patches uniformly; set masking: uniform, or take method croco")
+        return masking
 
     @model_validator(mode="after")
     def _snapshots_are_on_the_way(self) -> Pretrain:

@@ -60,8 +60,6 @@ class SingleCompletion:
 
     def __init__(self, model: MAE, pool: PairPool, how: Completing, masking: Masking, seed: int) -> None:
         self._model, self._pool, self._how, self._masking, self._seed = model, pool, how, masking, seed
-        if masking.kind != "uniform":
-            raise ValueError("MAE hides patches uniformly; set masking: uniform")
 
     def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor]:
         part = share.of(self._how.batch)

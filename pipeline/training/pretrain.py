@@ -232,9 +232,8 @@ def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
             f"{'encoder' if run.fresh_decoder else 'network'}, such as an entry of import_weights"
             + ("" if run.fresh_decoder else "; where only the decoder differs, `fresh_decoder: true` will do")
         )
-    if not isinstance(model, MAE if run.method == "mae" else CroCo):
-        raise ParamsError(f"pretrain.{name}: {run.network} is no network of method {run.method!r}")
-    return model.train()
+    wanted.load_state_dict(model.state_dict())
+    return wanted.train()
 
 
 def _with_encoder_of(initial: nn.Module, wanted: CroCo | MAE) -> nn.Module:

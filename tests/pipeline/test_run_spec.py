@@ -41,6 +41,32 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
     [
         (("pretrain", "croco_body", "mask_ration"), 0.7, r"pretrain.croco_body.mask_ration: unknown parameter"),
         (("pretrain", "croco_body", "mask_ratio"), 1.5, r"pretrain.croco_body.mask_ratio: Input should be less than 1"),
+        (
+            ("pretrain", "croco_body", "network"),
+            "croco_nini_patch8_64",
+            r"pretrain.croco_body.network: .*no network of method croco; there are croco_mini_patch8_64, .*'croco_nini",
+        ),
+        (
+            ("pretrain", "mae_body", "network"),
+            "croco_mini_patch8_64",
+            r"pretrain.mae_body.network: .*no network of method mae; there are mae_mini_patch8_64, ",
+        ),
+        (
+            ("keypoints", "keypoints_body", "network"),
+            "mae_mini_patch8_64",
+            r"pretrain.keypoints_body.network: .*no network of method keypoints; there are croco_mini_patch8_64, ",
+        ),
+        (
+            ("import_weights", "random_mae", "network"),
+            "vit_base",
+            r"import_weights.random_mae.network: .*no network of method mae; there are mae_mini_patch8_64, ",
+        ),
+        (
+            ("pretrain", "mae_body", "masking"),
+            "human",
+            r"pretrain.mae_body.masking: .*method mae hides patches uniformly; set masking: uniform",
+        ),
+        (("pretrain", "croco_body", "method"), "coco", r"1 wrong value.*\n  pretrain.croco_body.method: Input should"),
         (("pretrain", "croco_body", "init"), "nobody", r"pretrain.croco_body.init: 'nobody' is not one of"),
         (("pretrain", "croco_body", "datasets"), {"nowhere": 1.0}, r"'nowhere' is not one of"),
         (("ablations", "croco_hand", "datasets"), {"humbi": 1.0}, r"humbi is of pool body, the run of hand"),

@@ -138,4 +138,6 @@ def _job(job: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     die_with_parent()
-    job()
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.is_alive():  # it may have died before the request, while this one was starting
+        job()

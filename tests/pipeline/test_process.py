@@ -111,6 +111,30 @@ def test_jobs_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path), "afresh"]
+    parent = subprocess.Popen(command, cwd=PROJECT)
+    children: set[str] = set()
+    while len(children) < 3:  # two, and the one that keeps multiprocessing's books
+        assert parent.poll() is None
+        children = set(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30
+    while any(runs(child) for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert names(tmp_path, "began") == set()
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> None:
     with pytest.raises(SystemExit, match=r"^motions: bad file$"), plain_errors("motions"):
         raise ValueError("bad file")
@@ -126,7 +150,7 @@ def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> No
 if __name__ == "__main__":
     # Ctrl-C is ignored in what a script starts in its background, and that is handed down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], at_once=2)
+    side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], 2, "afresh" not in sys.argv)
 
 
 def test_who_does_not_stop_when_told_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

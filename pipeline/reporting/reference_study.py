@@ -20,6 +20,7 @@ from pipeline.run_spec import Params
 TITLES = {
     "mask_ratio": "Mask ratio",
     "masking": "Masking",
+    "visible_length": "Visible patches: largest n (what stays of a person) or N_H (all of a person) of the batch",
     "max_pairs": "Pairs of each data set and kind",
     "baseline_degrees": "Angle between the views, degrees",
     "gap_s": "Time between the poses, s",
@@ -28,6 +29,8 @@ TITLES = {
     "kinds": "Kinds of pairs",
 }
 """Parameters by name; any other goes by its key."""
+READINGS = {"max_n": "n", "max_nh": "N_H"}
+"""Of `visible_length`; see `models.masking.human_mask`."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
@@ -189,6 +192,8 @@ def _label(value: Any, usual: Any = None) -> str:
         return ", ".join(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}"
+    if value in READINGS:
+        return READINGS[value]
     if isinstance(usual, str) and "_" in usual:
         return " ".join(word for word in value.split("_") if word not in usual.split("_")) or "usual"
     return str(value)

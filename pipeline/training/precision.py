@@ -60,11 +60,14 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, what these modules do between their products is fused by torch's compiler.
+    """Inside, what these modules do between their products is fused by torch's compiler; on a machine where that does
+    not work, such as one without a C compiler, they stay as they are, and the log says so.
 
     Modules of one class and size share their code. Each length of sequence is compiled for itself, and torch gives
     up after eight: see `bucket` of `models.masking.human_mask`.
     """
+    if parts and not _compiler_works(next(parts[0].parameters()).device):
+        parts = ()
     for part in parts:
         part.forward = torch.compile(part.forward, dynamic=False)
     try:
@@ -72,3 +75,17 @@ def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for part in parts:
             del part.forward
+
+
+def _compiler_works(device: torch.device) -> bool:
+    try:
+        torch.compile(torch.nn.functional.gelu, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever torch's tools, and theirs, raise
+        reason = str(error).strip().splitlines()[:1]
+        logger.warning(
+            "torch's compiler does not work here, so nothing is fused and training is slower; it needs a C compiler "
+            "and, for GPUs, Python's headers (Debian: gcc g++ python3-dev): %s",
+            *(reason or [type(error).__name__]),
+        )
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -41,8 +42,8 @@ def test_compiled_blocks_compute_what_plain_ones_do_and_share_their_code() -> No
     counters.clear()
     with compiled(blocks):
         found = [step(model, 16, seed) for seed in range(3)]
-    # One for the encoder's blocks on the visible patches, one for those on all, one for the decoder's.
-    assert counters["stats"]["unique_graphs"] == 3
+    # To see whether the compiler works; the encoder's blocks on the visible patches; on all of them; the decoder's.
+    assert counters["stats"]["unique_graphs"] == 4
     for (loss, gradients), (same_loss, same_gradients) in zip(plain, found, strict=True):
         assert same_loss == pytest.approx(loss, rel=1e-6)
         for one, other in zip(gradients, same_gradients, strict=True):
@@ -50,6 +51,21 @@ def test_compiled_blocks_compute_what_plain_ones_do_and_share_their_code() -> No
     counters.clear()
     assert step(model, 16, 0)[0] == plain[0][0]
     assert not counters["stats"]
+
+
+def test_without_a_compiler_nothing_is_fused_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    torch.compiler.reset()
+    model = catalog.create("croco_mini_patch8_64")
+    assert isinstance(model, CroCo)
+    plain = step(model, 16, 0)[0]
+    with compiled([part for part in model.modules() if isinstance(part, (EncoderBlock, DecoderBlock))]):
+        assert step(model, 16, 0)[0] == plain
+    assert "needs a C compiler" in caplog.text
+    torch.compiler.reset()
 
 
 def test_a_float32_run_leaves_no_product_to_shorter_numbers() -> None:

@@ -169,6 +169,8 @@ class Pretrain(Section):
     """Dataset -> sampling weight."""
     kinds: dict[Literal["view", "pose"], Annotated[float, Field(gt=0)]]
     """Kind of pair -> sampling weight."""
+    without: dict[str, tuple[Literal["view", "pose"], ...]] | None = None
+    """Dataset -> kinds of its pairs that the run leaves aside; None = none."""
     masking: Literal["human", "uniform"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     visible_length: Literal["max_n", "max_nh"]
@@ -347,6 +349,8 @@ class Params(Section):
         if both := set(self.import_weights) & set(self.pretrain):
             raise ValueError(f"{sorted(both)} stand both under import_weights and under pretrain")
         for name, run in self.pretrain.items():
+            if unknown := set(run.without or ()) - set(self.datasets):
+                raise ValueError(f"pretrain.{name}.without: {sorted(unknown)} are none of {sorted(self.datasets)}")
             for dataset in run.datasets:
                 if dataset not in self.datasets:
                     raise ValueError(f"pretrain.{name}.datasets: {dataset!r} is not one of {sorted(self.datasets)}")

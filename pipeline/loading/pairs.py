@@ -9,8 +9,8 @@ as thousands do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +67,7 @@ class Masking:
 
 @dataclass(frozen=True)
 class Limits:
-    """Which pairs a run leaves aside; None = none."""
+    """Which pairs a run leaves aside; None or nothing = none."""
 
     max_pairs: int | None = None
     """Training pairs of one dataset and kind, spread evenly over its manifest."""
@@ -75,6 +75,8 @@ class Limits:
     """From and below which angle between the cameras pairs of kind view are used, held-out ones as well."""
     gap_s: tuple[float, float] | None = None
     """Likewise the time between the two images of pairs of kind pose."""
+    without: Mapping[str, Collection[Kind]] = field(default_factory=dict)
+    """Dataset -> kinds, all pairs of which are left out."""
 
 
 NO_LIMITS = Limits()
@@ -160,6 +162,8 @@ class PairPool:
             if not len(manifest):
                 logger.warning("left out: %s, it has no pairs", source.name)
             for kind, weight in kinds.items():
+                if kind in limits.without.get(source.name, ()):
+                    continue
                 rows, apart = manifest.rows(kind, heldout)
                 if limits.max_pairs is not None:
                     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), limits.max_pairs)).astype(np.int64)]

@@ -122,7 +122,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         masking=masking,
         jitter=run.jitter,
         seed=run.seed,
-        limits=Limits(run.max_pairs, run.baseline_degrees, run.gap_s),
+        limits=Limits(run.max_pairs, run.baseline_degrees, run.gap_s, run.without or {}),
     )
     logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
     start = checkpoints.fingerprint(layout.checkpoint(run.init))

@@ -218,6 +218,16 @@ def test_pairs_beyond_a_limit_are_neither_trained_on_nor_held_out(
     assert set(some.ids(heldout)) == within - set(drawn(some, 10 * some.epoch)) != set()
 
 
+def test_a_kind_that_a_run_leaves_aside_is_neither_trained_on_nor_held_out(layout: Layout) -> None:
+    both = {"aist": 1.0, "3dpw": 1.0}
+    some = pool(layout, both, limits=Limits(without={"aist": ["pose"]}), heldout=0.3)
+    assert set(some.counts) == {"aist/view", "3dpw/pose"}
+    pairs = some.validation(1000)
+    assert pairs is not None
+    names = [list(both)[source] for source, _ in pairs.pairs.tolist()]
+    assert set(zip(names, some.kinds(pairs), strict=True)) == {("aist", "view"), ("3dpw", "pose")}
+
+
 def test_few_pairs_are_spread_evenly_over_the_manifest(layout: Layout) -> None:
     ids = read_pairs(layout.pairs("body", "synthetic"))["pair_id"].to_pylist()
     some = pool(layout, {"synthetic": 1, "3dpw": 1}, limits=Limits(max_pairs=5))

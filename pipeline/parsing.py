@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import pipeline.crops
 from pipeline.crops import Crop, CropStore, Square, crop, crop_mask, encode_jpeg, write_crops
 from pipeline.datasets.quarantine import Entry, Quarantine
 from pipeline.frames import FrameError, Pixels, read_image, read_mask, stream_video
@@ -57,7 +58,7 @@ class Cutting:
     @property
     def fingerprint(self) -> str:
         named = self.parser.fingerprint if self.silhouettes == "pgn" and self.parser else ""
-        return fingerprint(self.size, self.scale, self.silhouettes, named)
+        return fingerprint(pipeline.crops.VERSION, self.size, self.scale, self.silhouettes, named)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,21 @@ def test_other_sizes_never_go_on_from_old_shards(world: Path, tmp_path: Path) ->
     assert CropStore(tmp_path / "d.arrow").image(0).shape == (64, 64, 3)
 
 
+def test_shards_of_another_version_of_the_crops_file_are_left_alone(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(records_of_all(), tmp_path)
+    cutting = Cutting(world, SIZE, 1.0, "none")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as earlier, pytest.raises(KeyboardInterrupt):
+        earlier.setattr("pipeline.crops.VERSION", "0.1")
+        parse(table, tmp_path / "d.arrow", tmp_path / "s", cutting, shard_records=10, progress=stop)
+    assert parse(table, tmp_path / "d.arrow", tmp_path / "s", cutting, shard_records=10).crops == 46
+
+
 def test_masks_of_the_dataset_are_cut_with_the_same_square(world: Path, tmp_path: Path) -> None:
     records = [record("0.png", 0, silhouette="mask.png"), record("1.png", 1), record("2.png", 2, silhouette="gone.png")]
     table = table_of(records, tmp_path)

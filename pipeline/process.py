@@ -72,7 +72,10 @@ class StopRequest:
         self.code: int | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        # All of it before the first is installed: one may come at once.
+        self._before = {number: signal.getsignal(number) for number in self._SIGNALS}
+        for number in self._SIGNALS:
+            signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -139,5 +142,7 @@ def _job(job: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     die_with_parent()
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.is_alive():  # it may have died before the request, while this one was starting
+    # It may have died before the request, while this one was starting. Its sentinel does not tell: a copy that was
+    # made later holds the other end.
+    if parent is not None and os.getppid() == parent.pid:
         job()

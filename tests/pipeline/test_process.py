@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.layout import PROJECT
-from pipeline.process import plain_errors, side_by_side
+from pipeline.process import StopRequest, plain_errors, side_by_side
 
 
 def work(folder: Path, number: int, seconds: float) -> None:
@@ -111,14 +114,14 @@ def test_jobs_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path), "afresh"]
-    parent = subprocess.Popen(command, cwd=PROJECT)
-    children: set[str] = set()
-    while len(children) < 3:  # two, and the one that keeps multiprocessing's books
+@pytest.mark.parametrize("how", ["afresh", "late"])
+def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tmp_path: Path, how: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path), how], cwd=PROJECT)
+    expected = 3 if how == "afresh" else 2  # one more keeps multiprocessing's books
+    children: list[psutil.Process] = []
+    while len(children) < expected:
         assert parent.poll() is None
-        children = set(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+        children = psutil.Process(parent.pid).children()
     parent.kill()
     parent.wait()
     end = time.monotonic() + 30
@@ -128,11 +131,45 @@ def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tm
     assert names(tmp_path, "began") == set()
 
 
-def runs(pid: str) -> bool:
+def runs(process: psutil.Process) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
+
+
+def be_late() -> None:
+    """Copies of this process get to their job when it is dead, each later than the one before."""
+    parent, copies = os.getpid(), 0
+
+    def count() -> None:
+        nonlocal copies
+        copies += 1
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        time.sleep(copies)
+
+    os.register_at_fork(before=count, after_in_child=wait)
+
+
+def test_a_signal_that_comes_while_its_handler_is_being_installed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    install, stop = signal.signal, StopRequest()
+    coming = [signal.SIGINT]
+
+    def just_before_a_signal(number: signal.Signals, handler: Any) -> Any:
+        before = install(number, handler)
+        if number in coming:
+            coming.remove(number)
+            signal.raise_signal(number)
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", just_before_a_signal)
+        with stop:
+            pass
+    assert stop.code == 128 + signal.SIGINT
 
 
 def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> None:
@@ -150,6 +187,8 @@ def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> No
 if __name__ == "__main__":
     # Ctrl-C is ignored in what a script starts in its background, and that is handed down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "late" in sys.argv:
+        be_late()
     side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], 2, "afresh" not in sys.argv)
 
 

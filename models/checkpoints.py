@@ -296,7 +296,7 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
         directory = _own_directory(checkpoint)
         weights = directory / WEIGHTS if directory else Path(checkpoint)
         card = directory / CARD if directory else None
-        write_card(Path(path), options, (directory or weights).name, sha256_of(weights), card)
+        write_card(Path(path), options, _called(directory) if directory else weights.name, sha256_of(weights), card)
     return options
 
 
@@ -306,6 +306,14 @@ def _own_directory(path: str | Path) -> Path | None:
     if path.is_dir():
         return path
     return path.parent if path.name == WEIGHTS and (path.parent / "config.json").is_file() else None
+
+
+def _called(directory: Path) -> str:
+    """What a checkpoint directory says that it is of, as `<run>@<step>` where that is not its end; else its name."""
+    path = directory / "provenance.json"
+    made = json.loads(path.read_text()) if path.is_file() else {}
+    run = str(made.get("run", directory.resolve().name))
+    return f"{run}@{made['steps']}" if "steps" in made else run
 
 
 def _own(directory: Path, architecture: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

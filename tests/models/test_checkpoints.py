@@ -254,6 +254,20 @@ def test_the_export_command_prints_the_call_that_loads_the_file(tmp_path, monkey
     assert "no weight file at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("provenance", "name"), [({"run": "croco_body", "steps": 8}, "croco_body@8"), ({"run": "mae"}, "mae"), ({}, "8")]
+)
+def test_the_card_of_an_exported_encoder_names_run_and_step_wherever_it_is_exported_from(
+    tmp_path, monkeypatch, provenance, name
+):
+    folder = tmp_path / "croco_body/after/8"
+    save(folder, catalog.create("croco_mini_patch8_64"), provenance=provenance)
+    monkeypatch.chdir(folder)
+    for number, source in enumerate((".", "model.safetensors", folder)):
+        export_timm(source, tmp_path / f"{number}.safetensors")
+        assert f"The encoder of `{name}` (" in (tmp_path / f"{number}.safetensors.md").read_text()
+
+
 def test_rotary_croco_cannot_be_exported(tmp_path):
     with pytest.raises(ValueError, match="RoPE100"):
         export_timm(CroCo(**TINY, pos_embed="RoPE100"), tmp_path / "encoder.safetensors")

@@ -85,5 +85,7 @@ def test_a_gpu_without_bfloat16_computes_in_float32_and_says_so(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")  # what older versions ask for, too
+    monkeypatch.setattr(torch.version, "hip", None)
     assert effective("bf16", torch.device("cuda")) == ("bf16" if has_it else "fp32")
     assert ("this GPU has no bfloat16" in caplog.text) != has_it

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import resource
 import signal
 import subprocess
-import threading
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +22,10 @@ from PIL import Image
 from models import checkpoints
 from pipeline import run_spec
 from pipeline.layout import Layout
+from pipeline.process import plain_errors
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
-from pipeline.training.checkpoint import TrainingError
+from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.completion import black_like, plain, to_uint8
 from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
@@ -123,7 +124,13 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     assert known == folder_fingerprint(picture.parent)
     picture.write_bytes(picture.read_bytes() + b"another picture")
     assert known != folder_fingerprint(picture.parent)
-    assert not layout.scratch("pretrain", "").parent.exists() or not list((layout.root / ".scratch").iterdir())
+    assert not unfinished(layout)
+
+
+def unfinished(layout: Layout, what: str = "") -> list[Path]:
+    """Folders of runs that are not at their end, or what lies in them."""
+    scratch = layout.scratch("pretrain", "*")
+    return list(scratch.parent.glob(scratch.name + what))
 
 
 Project = tuple[Layout, Path]
@@ -159,6 +166,20 @@ def run_to_the_end(size: int, project: Project, run: str) -> list[str]:
     return errors
 
 
+@contextmanager
+def after_each_state(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> Iterator[None]:
+    """Something happens to this process whenever a run in it has saved a state."""
+
+    def save(*arguments: Any) -> Path:
+        path = save_state(*arguments)
+        happen()
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.training.loop.save_state", save)
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
     """Projects in which a run has come to its end, by so many processes."""
@@ -184,7 +205,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
 ) -> None:
     killed = sibling(layout, tmp_path, pretrain__croco_body__precision=precision)
     processes = start_processes(size, killed, "croco_body")
-    wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
+    wait_for(lambda: unfinished(killed[0], "/step-*.pt"))
     for process in processes:
         assert process.poll() is None, "ended before it could be killed"
         process.kill()
@@ -207,17 +228,22 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_a_full_disk_ends_a_run_with_one_line_and_the_same_command_goes_on(
-    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = {"checkpoint_every": 6, "snapshots": (11,), "num_previews": 0}
     project = sibling(layout, tmp_path, **{f"pretrain__croco_body__{key}": value for key, value in changes.items()})
-    (process,) = start_processes(1, project, "croco_body")
-    wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # as if 100 kB were left
-    codes, (said,) = end([process])
-    assert codes == [1]
-    assert re.search(r"\npretrain: .*File too large: '.*snapshots.*model\.safetensors'$", said.rstrip())
-    assert "Traceback" not in said
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    as_if_100_kb_were_left = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with (
+            after_each_state(monkeypatch, as_if_100_kb_were_left),
+            pytest.raises(SystemExit) as ended,
+            plain_errors("pretrain"),
+        ):
+            run_here(project, "croco_body")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(r"pretrain: .*File too large: '.*snapshots.*model\.safetensors'", str(ended.value))
     caplog.set_level(logging.INFO)
     run_here(project, "croco_body")
     assert "going on from step 6" in caplog.text
@@ -250,20 +276,12 @@ def test_an_average_of_the_weights_is_another_checkpoint_of_the_same_training(
 
 
 def test_a_run_changed_in_mid_course_is_refused_but_for_what_leaves_its_result_alone(
-    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     here, path = sibling(layout, tmp_path, pretrain__croco_body__steps=24)
-
-    def stop_at_the_first_state() -> None:
-        wait_for(lambda: list(tmp_path.glob(".scratch/*/step-*.pt")))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    stopping = threading.Thread(target=stop_at_the_first_state)
-    stopping.start()
-    with pytest.raises(SystemExit):
+    with after_each_state(monkeypatch, partial(signal.raise_signal, signal.SIGTERM)), pytest.raises(SystemExit):
         run_here((here, path), "croco_body")
-    stopping.join()
 
     def change(**changes: object) -> None:
         small_params(here.root, **SMALL | {"pretrain__croco_body__steps": 24} | changes)

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from pipeline.layout import Layout
 from tests.e2e.small_project import FURTHER, MISSING, environment, run, small_params
 from tests.flows.server_talk import ask, deployments, ended, serving, until
 
@@ -41,6 +42,12 @@ def made(project: Path, stage: str) -> dict[str, bytes]:
         for file in files
         if file.is_file() and file.name != "provenance.json"
     }
+
+
+def unfinished(project: Path, what: str = "/step-*") -> list[Path]:
+    """States of the pre-training croco_body, or with `what` empty the folders they lie in."""
+    scratch = Layout("test", project).scratch("pretrain", "croco_body-*")
+    return list(scratch.parent.glob(scratch.name + what))
 
 
 def cpu_seconds() -> float:
@@ -163,19 +170,20 @@ def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_
         ]
 
     lock = (finished_project / "dvc.lock").read_text()
-    with edited(finished_project / "params.yaml", "mask_ratio: 0.75", "mask_ratio: 0.8"):
+    parameters = finished_project / "params.yaml"
+    # The first of each are croco_body's. It can not come to its end before the click does.
+    with edited(parameters, "mask_ratio: 0.75", "mask_ratio: 0.8"), edited(parameters, "steps: 24", "steps: 100000"):
         flow_run = press(api, "reproduce")
-        until(training, 300)
+        until(lambda: unfinished(finished_project), 300)
         ask(f"{api}/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
         assert ended(api, flow_run)["state_type"] == "CANCELLED"
         until(lambda: not training(), 60)
     assert (finished_project / "dvc.lock").read_text() == lock
-    # Cancelled before its first step was through, it leaves no state.
-    if list(finished_project.glob(".scratch/pretrain-croco_body-*/step-*")):
-        force = ["flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"]
-        refused = run(finished_project, *force, check=False).stdout
-        assert "pretrain.croco_body.mask_ratio was 0.8, is 0.75 now" in refused
-        subprocess.run(re.search(r"`(rm -r .+?)`", refused)[1], shell=True, check=True)
+    force = ["flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"]
+    refused = run(finished_project, *force, check=False).stdout
+    assert "pretrain.croco_body.mask_ratio was 0.8, is 0.75 now" in refused
+    subprocess.run(re.search(r"`(rm -r .+?)`", refused)[1], shell=True, check=True, cwd=finished_project)
+    assert not unfinished(finished_project)
     output = run(finished_project, "flows.reproduce").stdout
     assert "is cached" in output, "the checkpoint from before comes back"
     assert (finished_project / "dvc.lock").read_text() == lock
@@ -183,21 +191,20 @@ def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_
 
 def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
     before = made(finished_project, "pretrain@croco_body")
-    scratch = finished_project / ".scratch"
     killed = forced(finished_project, "pretrain@croco_body")
     end = time.monotonic() + 600
-    while not list(scratch.glob("pretrain-croco_body-*/step-*")) and time.monotonic() < end and killed.poll() is None:
+    while not unfinished(finished_project) and time.monotonic() < end and killed.poll() is None:
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert list(scratch.glob("pretrain-croco_body-*/step-*")), "the stage ended before it could be killed"
+    assert unfinished(finished_project), "the stage ended before it could be killed"
 
     output = run(
         finished_project, "flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"
     ).stdout
     assert "going on from step" in output
     assert made(finished_project, "pretrain@croco_body") == before
-    assert not list(scratch.glob("pretrain-croco_body-*"))
+    assert not unfinished(finished_project, "")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import yaml
 
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
+from pipeline.process import PATIENCE_S
 
 _LINES = (
     (re.compile(r"Running stage '([^']+)'"), "ran"),
@@ -94,7 +96,12 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
 def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
     command = [*_DVC, *arguments]
     if say is None:
-        status = subprocess.run(command, cwd=PROJECT, env=_environment(tags)).returncode
+        shown = subprocess.Popen(command, cwd=PROJECT, env=_environment(tags))
+        try:
+            status = shown.wait()
+        except KeyboardInterrupt:  # DVC and its stage have got it as well, and the next run must not meet them
+            shown.wait()
+            raise
         if status:
             raise ReproError(f"`dvc {' '.join(arguments)}` ended with status {status}")
         return {}
@@ -110,10 +117,11 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
         bufsize=1,
         start_new_session=True,
     )
-    assert child.stdout is not None
     last: list[str] = []
-    try:
-        for line in child.stdout:
+
+    def tell_all() -> None:
+        nonlocal last
+        for line in child.stdout or ():
             # A progress bar overwrites its line; only its last state is worth a line here.
             if not (text := line.rstrip().rsplit("\r", 1)[-1]):
                 continue
@@ -122,11 +130,17 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
             for pattern, fate in _LINES:
                 if found := pattern.search(text):
                     stages[found[1]] = fate
+
+    try:
+        tell_all()
         status = child.wait()
     except BaseException:  # cancelled: the whole group goes, not DVC alone
         os.killpg(child.pid, signal.SIGTERM)
         # DVC ends at once, a stage once its state is saved: until then it holds the other end, and the next run waits.
-        child.stdout.read()
+        impatience = threading.Timer(PATIENCE_S, os.killpg, (child.pid, signal.SIGKILL))
+        impatience.start()
+        tell_all()
+        impatience.cancel()
         child.wait()
         raise
     if status:

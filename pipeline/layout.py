@@ -92,7 +92,7 @@ class Layout:
 
     def scratch(self, stage: str, key: str) -> Path:
         """Resumable state of an unfinished run; `key` hashes what the run depends on."""
-        return self.root / ".scratch" / f"{stage}-{key}"
+        return self.root / ".scratch" / self.scale / f"{stage}-{key}"
 
 
 def has_real_data(folder: Path) -> bool:

@@ -43,11 +43,14 @@ def die_with_parent() -> None:
 
 @contextmanager
 def plain_errors(command: str) -> Iterator[None]:
-    """Around a command: input that can not be used, or what the system refuses, ends it with one line."""
+    """Around a command: input that can not be used, or what the system refuses, ends it with one line; Ctrl-C just
+    ends it."""
     try:
         yield
     except (ValueError, OSError) as error:
         raise SystemExit(f"{command}: {plain(error)}") from error
+    except KeyboardInterrupt:  # whoever pressed it does not ask where
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def plain(error: Exception) -> str:

@@ -221,6 +221,12 @@ class Pretrain(Section):
         return masking
 
     @model_validator(mode="after")
+    def _learns_to_the_end(self) -> Pretrain:
+        if self.cosine_steps is not None and self.cosine_steps < self.steps:
+            raise ValueError(f"cosine_steps {self.cosine_steps} ends before the run does, at {self.steps} steps")
+        return self
+
+    @model_validator(mode="after")
     def _snapshots_are_on_the_way(self) -> Pretrain:
         if wrong := [step for step in self.snapshots if step >= self.steps]:
             raise ValueError(f"snapshots {wrong} do not lie before the end, at {self.steps} steps")

@@ -6,10 +6,15 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+
+from pipeline.tasks import body_mesh
+from pipeline.training import parser, pretrain
+from pipeline.training.provenance import code_fingerprints
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -191,6 +196,24 @@ def test_what_is_left_out_of_the_dependencies_is_found() -> None:
     modules, harmless = CODE["pretrain"]
     deps = set(body(stages()["pretrain"]))
     assert forgotten(modules, deps - {"models/masking.py"}, harmless | set(HARMLESS)) == {"models/masking.py"}
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "hashed"),
+    [
+        (pretrain, pretrain.CODE, set()),
+        (body_mesh, body_mesh.CODE, {"pipeline/frames.py", "pipeline/datasets"}),
+        (parser, parser.CODE, {"pipeline/frames.py", "pipeline/datasets"}),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
+)
+def test_an_unfinished_training_knows_all_code_that_decides_how_it_ends(
+    module: ModuleType, code: tuple[str, ...], hashed: set[str]
+) -> None:
+    """Data is known by its content."""
+    known = set(code_fingerprints(*code))
+    assert not forgotten([module.__name__], known, {*HARMLESS, *hashed})
+    assert not known & set(HARMLESS)
 
 
 def test_what_is_harmless_exists() -> None:

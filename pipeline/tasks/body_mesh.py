@@ -60,11 +60,13 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
-from pipeline.training.unfinished import Basis, open_scratch
+from pipeline.training.unfinished import Basis, open_scratch, refuse_others, scratch_of
 
 logger = logging.getLogger(__name__)
 
 STAGE = "body_mesh"
+CODE = ("pipeline/tasks", "pipeline/bodies", "pipeline/metrics/joint_error.py")
+"""Beside what every training computes with: a run goes on with no state of another."""
 FEW_LABELS = "body_mesh_labels"
 """Stage of runs on a part of the training images."""
 MEAN_POSE = "pa_mpjpe_of_mean_pose"
@@ -174,6 +176,31 @@ def run_name(init: str, seed: int, labels: float) -> tuple[str, str]:
     return (STAGE, f"{init}/{seed}") if labels == 1 else (FEW_LABELS, f"{init}/{labels:g}/{seed}")
 
 
+def crops_files(params: Params, layout: Layout) -> dict[str, Path]:
+    """Of the data set to train on and of that to test on, by their names."""
+    spec = params.body_mesh
+    return {name: layout.crops(params.datasets[name].pool, name) for name in (spec.train_dataset, spec.test_dataset)}
+
+
+def basis_of(init: str, params: Params, layout: Layout) -> Basis:
+    """What decides how fine-tunings from `init` end, beside seed and share of labels, which stand in their names."""
+    crops = crops_files(params, layout)
+    inputs = [*map(layout.records, crops), *crops.values(), layout.smpl]
+    return Basis(
+        run_spec.body_mesh_parameters(params),
+        {
+            _start(init): checkpoints.fingerprint(layout.checkpoint(init)),
+            **provenance.file_fingerprints(inputs, layout.root),
+        },
+        provenance.code_fingerprints(*CODE),
+        str(choose_device()),
+    )
+
+
+def _start(init: str) -> str:
+    return f"checkpoint {init}"
+
+
 def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: float = 1.0) -> None:
     """Run (or go on with) one fine-tuning; writes task checkpoint, history, metrics and pictures.
 
@@ -189,20 +216,12 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
     """
     started = time.monotonic()
     spec, device = params.body_mesh, choose_device()
-    crops = {name: layout.crops(params.datasets[name].pool, name) for name in (spec.train_dataset, spec.test_dataset)}
-    inputs = [*(layout.records(name) for name in crops), *crops.values(), layout.smpl]
-    fingerprint = run_spec.body_mesh_fingerprint(params)
-    start = checkpoints.fingerprint(layout.checkpoint(init))
-    files = provenance.file_fingerprints(inputs, layout.root)
-    basis = Basis(
-        run_spec.body_mesh_parameters(params),
-        {f"checkpoint {init}": start, **files},
-        provenance.code_fingerprints("pipeline/tasks", "pipeline/bodies"),
-        str(device),
-    )
+    crops, basis = crops_files(params, layout), basis_of(init, params, layout)
     stage, name = run_name(init, seed, labels)
     if provenance.is_measured(layout, stage, name, basis.key):
         logger.info("%s is measured already, from the same inputs: %s", name, layout.metrics(stage, name))
+        # Of a run that was killed between its last result and this.
+        shutil.rmtree(scratch_of(layout, stage, name, basis), ignore_errors=True)
         return
     scratch = open_scratch(layout, stage, name, basis)
     body = load_body(layout, spec.train_dataset, "neutral")
@@ -229,6 +248,8 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         title=name,
     )
     folder = layout.task_checkpoint(stage, name)
+    fingerprint, files = run_spec.body_mesh_fingerprint(params), dict(basis.inputs)
+    start = files.pop(_start(init))
     facts = provenance.describe(fingerprint, files, seed, init=init, init_sha256=start)
     config = {
         "architecture": "body_mesh",
@@ -279,6 +300,9 @@ def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -
     Raises as `body_mesh`; SystemExit with the status of a process that failed.
     """
     seeds = params.body_mesh.seeds
+    # All of them before any starts: who is told to remove what is in the way is told once.
+    names = [run_name(init, seed, labels) for seed in seeds]
+    refuse_others(layout, names[0][0], [name for _, name in names], basis_of(init, params, layout))
     for find in (layout.task_checkpoint, layout.pictures, layout.metrics, layout.history):
         for entry in find(*run_name(init, seeds[0], labels)).parent.glob("*"):
             if entry.stem not in map(str, seeds):

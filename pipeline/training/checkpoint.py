@@ -59,13 +59,14 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
 def load_state(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """The newest state that is whole, with its step; None when there is none.
 
-    Damaged files are named in the log and removed, as is what a killed run had written of a state.
+    Damaged files are named in the log and removed; removed is as well what a killed run had written of a state.
     """
     for unfinished in folder.glob(".step.*.tmp"):
-        unfinished.unlink(missing_ok=True)
+        if not _lives(int(unfinished.name.split(".")[2])):
+            unfinished.unlink(missing_ok=True)
     for step, path in reversed(_states(folder)):
         problem = "its content does not match its name"
-        if path.name.endswith(f"-{_digest(path)}.pt"):
+        if _is_whole(path):
             try:
                 return step, torch.load(path, map_location="cpu", weights_only=True)
             except (OSError, RuntimeError, ValueError, EOFError) as error:
@@ -76,13 +77,27 @@ def load_state(folder: Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def steps_done(folder: Path) -> int:
-    """Steps behind the newest state in a folder, whole or not; 0 when there is none."""
-    return max((step for step, _ in _states(folder)), default=0)
+    """Steps behind the newest state in a folder that is whole; 0 when there is none."""
+    return next((step for step, path in reversed(_states(folder)) if _is_whole(path)), 0)
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:
     found = [(match, path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
     return sorted((int(match.group(1)), path) for match, path in found)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _is_whole(path: Path) -> bool:
+    return path.name.endswith(f"-{_digest(path)}.pt")
 
 
 def _digest(path: Path) -> str:

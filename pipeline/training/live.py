@@ -1,7 +1,7 @@
 """Figures of a run while it runs: losses, samples per second, share of time spent waiting for data, and how much of
 the hardware's peak is used (MFU).
 
-    dvc plots show -x step .scratch/*/live/plots/metrics/loss.tsv
+    dvc plots show -x step .scratch/*/*/live/plots/metrics/loss.tsv
 
 The files are those of DVC's logger, dvclive: `plots/metrics/<name>.tsv` and `metrics.json`. They are written here
 because dvclive opens the project's DVC repository in the training process, posts to a server where the user's DVC

@@ -43,6 +43,8 @@ from pipeline.training.unfinished import Basis, open_scratch
 logger = logging.getLogger(__name__)
 
 STAGE = "train_parser"
+CODE = ("pipeline/silhouettes.py", "pipeline/training/parser.py", "pipeline/training/parser_data.py")
+"""Beside what every training computes with; the crops are hashed."""
 NAME = "pgn"
 CHECKPOINT_EVERY = 100
 WARMUP_SHARE = 0.05
@@ -155,7 +157,7 @@ def train_parser(params: Params, layout: Layout) -> None:
     basis = Basis(
         run_spec.parser_parameters(params),
         {"labelled crops": run_spec.fingerprint([int(value) for value in seen])},
-        provenance.code_fingerprints(),
+        provenance.code_fingerprints(*CODE),
         str(device),
     )
     scratch = open_scratch(layout, STAGE, NAME, basis)

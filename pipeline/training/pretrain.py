@@ -70,6 +70,13 @@ from pipeline.training.unfinished import Basis, open_scratch
 logger = logging.getLogger(__name__)
 
 STAGE = "pretrain"
+CODE = (
+    "pipeline/metrics/pck.py",
+    "pipeline/training/completion.py",
+    "pipeline/training/keypoints.py",
+    "pipeline/training/pretrain.py",
+)
+"""Beside what every training computes with: a run goes on with no state of another."""
 MAX_VALIDATION = 512
 NUM_PICTURES = 8
 NUM_PREVIEWED = 3
@@ -130,7 +137,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     basis = Basis(
         run_spec.pretrain_parameters(name, params),
         {f"checkpoint {run.init}": start, **files},
-        provenance.code_fingerprints(),
+        provenance.code_fingerprints(*CODE),
         str(device),
     )
     scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)

@@ -21,11 +21,13 @@ _TRAINING = (
     "models",
     "pipeline/crops.py",
     "pipeline/loading",
-    "pipeline/manifests.py",
-    "pipeline/metrics",
-    "pipeline/training",
+    "pipeline/training/loop.py",
+    "pipeline/training/optimizer.py",
+    "pipeline/training/precision.py",
 )
-"""What every training runs."""
+"""What every training computes with."""
+_FORMATS = {"models/checkpoints.py", "models/weight_files.py", "models/timm_export.py"}
+"""Of that what reads and writes checked formats, and changes no number."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,15 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def code_fingerprints(*further: str) -> dict[str, str]:
-    """Hash of each module that a training runs, and torch's version.
+    """Hash of each module that decides what a training ends with, and torch's version.
 
     Args:
-        further: folders of a task, beside what every training runs.
+        further: modules and folders of the training at hand, beside what every training computes with.
     """
     places = [PROJECT / name for name in (*_TRAINING, *further)]
     modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
-    return {
-        "torch": torch.__version__,
-        **{_relative(path): hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in modules},
-    }
+    hashes = {_relative(path): hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in modules}
+    return {"torch": torch.__version__, **{name: hashes[name] for name in hashes if name not in _FORMATS}}
 
 
 def git_revision() -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,25 +40,41 @@ class Basis:
         return fingerprint(asdict(self))
 
 
+def scratch_of(layout: Layout, stage: str, name: str, basis: Basis) -> Path:
+    """Where the state of a run lies while it is not finished."""
+    return layout.scratch(stage, f"{_title(name)}-{basis.key}")
+
+
 def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: bool = True) -> Path:
     """The folder for the state of a run; a note of the run's basis lies in it.
 
     Args:
-        leads: whether this is the process that writes, of those that train together.
+        leads: whether this is the process that speaks and writes, of those that train together.
 
-    Raises:
-        TrainingError: there is no state of this very run, but one of its name with another basis.
+    Raises TrainingError as `refuse_others`.
     """
-    title = name.replace("/", "-")
-    scratch = layout.scratch(stage, f"{title}-{basis.key}")
-    if not steps_done(scratch):
-        of_name = re.compile(re.escape(f"{stage}-{title}-") + "[0-9a-f]{16}")
-        folders = [path for path in sorted(scratch.parent.glob(f"{stage}-*")) if of_name.fullmatch(path.name)]
-        if others := [folder for folder in folders if steps_done(folder)]:
-            raise TrainingError(_refusal(others, basis))
+    scratch = scratch_of(layout, stage, name, basis)
     if leads:
+        refuse_others(layout, stage, [name], basis)
         write_text(scratch / NOTE, json.dumps(asdict(basis), indent=1) + "\n")
     return scratch
+
+
+def refuse_others(layout: Layout, stage: str, names: Sequence[str], basis: Basis) -> None:
+    """Raises TrainingError where, of one of these runs, there is no state of its own, but one of another basis."""
+    others: list[Path] = []
+    for name in names:
+        scratch = scratch_of(layout, stage, name, basis)
+        if not steps_done(scratch):
+            of_name = re.compile(re.escape(f"{stage}-{_title(name)}-") + "[0-9a-f]{16}")
+            folders = [path for path in sorted(scratch.parent.glob(f"{stage}-*")) if of_name.fullmatch(path.name)]
+            others += [folder for folder in folders if steps_done(folder)]
+    if others:
+        raise TrainingError(_refusal(others, basis))
+
+
+def _title(name: str) -> str:
+    return name.replace("/", "-")
 
 
 def _refusal(others: list[Path], basis: Basis) -> str:
@@ -95,7 +111,8 @@ def _flat(params: Mapping[str, Any], place: str = "") -> dict[str, str]:
     """Values as JSON by dotted keys."""
     found: dict[str, str] = {}
     for key, value in params.items():
-        found |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: json.dumps(value)}
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{place}{key}.") if inner else {place + key: json.dumps(value)}
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import yaml
 
 from flows import stages, train
 from pipeline.layout import PROJECT
-from tests.flows.server_talk import until
+from tests.flows.server_talk import heed_interrupts, until
 
 
 @pytest.fixture
@@ -158,4 +159,21 @@ def test_who_cancels_waits_until_the_stage_has_saved_its_state(repository: Path)
 
     with pytest.raises(Cancelled):
         stages.repro([], cancel)
+    assert (repository / "saved").exists()
+
+
+def test_who_is_interrupted_at_the_terminal_waits_as_well(repository: Path) -> None:
+    (repository / "train.py").write_text(SAVES_WHEN_TOLD_TO_STOP)
+    command = f"PYTHONPATH={PROJECT} {sys.executable} train.py"
+    (repository / "dvc.yaml").write_text(f"stages:\n  train: {{cmd: '{command}', outs: [weights]}}\n")
+    code = "from pathlib import Path; from flows import stages; stages.PROJECT = Path.cwd(); stages.repro([])"
+    made = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=repository, env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    assert made.stdout is not None
+    until(lambda: "began" in made.stdout.readline(), 60)
+    os.killpg(made.pid, signal.SIGINT)
+    assert made.wait(60) != 0
     assert (repository / "saved").exists()

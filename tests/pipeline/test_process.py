@@ -180,6 +180,9 @@ def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> No
         plain_errors("motions"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(SystemExit) as interrupted, plain_errors("motions"):
+        raise KeyboardInterrupt
+    assert interrupted.value.code == 130
     with pytest.raises(KeyError), plain_errors("motions"):  # a mistake of ours keeps its traceback
         raise KeyError("x")
 

@@ -190,7 +190,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
         params, path = small_params(root, **changes)
         if kill:
             process = start("pretrain", path, root, run)
-            wait_for(lambda root=root: list(root.glob(".scratch/*/step-*.pt")))
+            wait_for(lambda root=root: list(root.glob(".scratch/*/*/step-*.pt")))
             assert process.poll() is None, "ended before it could be killed"
             process.kill()
             end([process])

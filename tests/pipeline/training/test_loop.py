@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -100,10 +102,14 @@ def test_what_a_run_killed_while_it_saved_has_left_is_removed(
 ) -> None:
     with pytest.raises(TrainingError):
         run_loop(tmp_path, STEPS, bad_step=23)
-    left = tmp_path / ".step.12345.tmp"
-    left.write_bytes(states(tmp_path)[-1].read_bytes()[:1000])
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, saving = tmp_path / f".step.{ended.pid}.tmp", tmp_path / f".step.{os.getppid()}.tmp"
+    for path in (left, saving):
+        path.write_bytes(states(tmp_path)[-1].read_bytes()[:1000])
     assert equal(run_loop(tmp_path, STEPS).state_dict(), undisturbed)
     assert not left.exists()
+    assert saving.exists(), "that process lives"
 
 
 def test_states_that_are_all_damaged_mean_a_fresh_start(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:

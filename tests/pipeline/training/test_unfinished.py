@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.layout import Layout
 from pipeline.training.checkpoint import TrainingError, save_state
-from pipeline.training.unfinished import Basis, open_scratch
+from pipeline.training.unfinished import Basis, open_scratch, refuse_others
 
 BASIS = Basis(
     params={"pretrain.run": {"steps": 9, "datasets": {"aist": 1.0}, "kinds": ["view"]}, "pairs": {"seed": 0}},
@@ -77,6 +77,32 @@ def test_a_state_that_does_not_say_what_it_was_made_from_is_refused_too(layout: 
     (leave(layout, BASIS) / "made_from.json").unlink()
     with pytest.raises(TrainingError, match=r"from what is not known \(.*made_from\.json"):
         open_scratch(layout, "pretrain", "run", replace(BASIS, device="cuda"))
+
+
+def test_runs_of_other_scales_are_others(tmp_path: Path) -> None:
+    leave(Layout("paper", tmp_path), BASIS)
+    open_scratch(Layout("mini", tmp_path), "pretrain", "run", replace(BASIS, device="cuda"))
+
+
+def test_of_several_runs_all_that_is_in_the_way_is_named_at_once(layout: Layout) -> None:
+    there = [leave(layout, BASIS, name=f"random/{seed}") for seed in range(3)]
+    now = replace(BASIS, device="cuda")
+    save_state(open_scratch(layout, "pretrain", "random/3", now), 6, {})
+    with pytest.raises(TrainingError) as refused:
+        refuse_others(layout, "pretrain", [f"random/{seed}" for seed in range(4)], now)
+    assert str(refused.value).endswith(f"`rm -r {' '.join(map(str, there))}`")
+
+
+def test_every_difference_shows(layout: Layout) -> None:
+    leave(layout, replace(BASIS, params={"pretrain.run": {"without": {}}}))
+    with pytest.raises(TrainingError, match=r"pretrain.run.without was \{\}, is not set now"):
+        open_scratch(layout, "pretrain", "run", replace(BASIS, params={"pretrain.run": {}}))
+
+
+def test_a_damaged_state_is_in_nobodys_way(layout: Layout) -> None:
+    (state,) = leave(layout, BASIS).glob("step-*.pt")
+    state.write_bytes(state.read_bytes()[:-1])
+    open_scratch(layout, "pretrain", "run", replace(BASIS, device="cuda"))
 
 
 def test_a_folder_without_a_state_is_in_nobodys_way(layout: Layout) -> None:

@@ -139,9 +139,11 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
         # DVC ends at once, a stage once its state is saved: until then it holds the other end, and the next run waits.
         impatience = threading.Timer(PATIENCE_S, os.killpg, (child.pid, signal.SIGKILL))
         impatience.start()
-        tell_all()
-        impatience.cancel()
-        child.wait()
+        try:
+            tell_all()
+            child.wait()
+        finally:
+            impatience.cancel()
         raise
     if status:
         raise ReproError(f"`dvc {' '.join(arguments)}` ended with status {status}:\n" + "\n".join(last))

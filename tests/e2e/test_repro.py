@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_
     force = ["flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"]
     refused = run(finished_project, *force, check=False).stdout
     assert "pretrain.croco_body.mask_ratio was 0.8, is 0.75 now" in refused
-    subprocess.run(re.search(r"`(rm -r .+?)`", refused)[1], shell=True, check=True, cwd=finished_project)
+    subprocess.run(shlex.split(re.search(r"`(rm -r .+?)`", refused)[1]), check=True, cwd=finished_project)
     assert not unfinished(finished_project)
     output = run(finished_project, "flows.reproduce").stdout
     assert "is cached" in output, "the checkpoint from before comes back"

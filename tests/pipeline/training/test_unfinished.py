@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_the_way_out_is_a_command_that_removes_all_that_is_in_the_way(tmp_path: 
     with pytest.raises(TrainingError) as refused:
         open_scratch(layout, "pretrain", "run", now)
     assert str(refused.value).count("after 6 steps") == 2
-    subprocess.run(str(refused.value).split("`")[1], shell=True, check=True)
+    subprocess.run(shlex.split(str(refused.value).split("`")[1]), check=True)
     open_scratch(layout, "pretrain", "run", now)
     assert other.exists()
 

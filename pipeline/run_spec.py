@@ -362,6 +362,11 @@ class Params(Section):
                     raise ValueError(f"pretrain.{name}.datasets: {dataset!r} is not one of {sorted(self.datasets)}")
                 if (pool := self.datasets[dataset].pool) != run.pool:
                     raise ValueError(f"pretrain.{name}.datasets: {dataset} is of pool {pool}, the run of {run.pool}")
+                if run.masking == "human" and self.datasets[dataset].silhouettes == "none":
+                    raise ValueError(
+                        f"pretrain.{name}: masking is human, but {dataset} has no silhouettes; give the data set some "
+                        f"(datasets.{dataset}.silhouettes: pgn), or the run masking: uniform"
+                    )
             if run.init not in checkpoints - {name}:
                 raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
         for name in self.awaiting:

@@ -71,6 +71,7 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
         (("pretrain", "croco_body", "datasets"), {"nowhere": 1.0}, r"'nowhere' is not one of"),
         (("pretrain", "croco_body", "without"), {"nowhere": ["view"]}, r"without: \['nowhere'\] are none of"),
         (("ablations", "croco_hand", "datasets"), {"humbi": 1.0}, r"humbi is of pool body, the run of hand"),
+        (("ablations", "croco_hand", "masking"), "human", r"masking is human, but interhand has no silhouettes; give"),
         (("awaiting", "croco_hand_varied", "datasets"), {"interhand": 1.0}, r"all of its datasets are there; move it"),
         (("keypoints", "croco_body"), {}, r"\['croco_body'\] stand under keypoints and elsewhere as well"),
         (

@@ -3,9 +3,8 @@ the hardware's peak is used (MFU).
 
     dvc plots show -x step .scratch/*/*/live/plots/metrics/loss.tsv
 
-The files are those of DVC's logger, dvclive: `plots/metrics/<name>.tsv` and `metrics.json`. They are written here
-because dvclive opens the project's DVC repository in the training process, posts to a server where the user's DVC
-settings hold a token for it, and can not take back the steps that a killed run had logged beyond its last state.
+DVC's logger, dvclive, writes them: `plots/metrics/<name>.tsv` and `metrics.json`. It can not take back what a killed
+run had logged beyond its last state; that is done here, before it starts.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
+from dvclive import Live as Logger
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -83,6 +83,7 @@ class Live:
     def __init__(self, folder: Path, start: int, samples: int | None, use: float | None) -> None:
         self._folder, self._samples, self._use = folder, samples, use
         self._speeds: list[dict[str, float]] = []
+        self._logger: Logger | None = None
         self._begin()
         with _no_harm():
             for path in folder.glob("plots/metrics/*.tsv"):
@@ -91,6 +92,7 @@ class Live:
                 whole = (found for line in lines if (found := _LINE.fullmatch(line)))
                 kept = "".join(found[0] for found in whole if int(found[1]) <= start)
                 write_text(path, f"step\t{path.stem}\n{kept}")
+            self._logger = _logger(folder)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -130,14 +132,21 @@ class Live:
         self._start, self._waited = time.perf_counter(), 0.0
 
     def _write(self, step: int, line: dict[str, float]) -> None:
-        folder = self._folder / "plots" / "metrics"
-        folder.mkdir(parents=True, exist_ok=True)
+        if self._logger is None:
+            return
+        self._logger.step = step
         for name, value in line.items():
-            path = folder / f"{name}.tsv"
-            head = "" if path.exists() else f"step\t{name}\n"
-            with path.open("a") as out:
-                out.write(f"{head}{step}\t{value:.6g}\n")
-        write_text(self._folder / "metrics.json", json.dumps({"step": step, **line}, indent=1) + "\n")
+            self._logger.log_metric(name, value)
+        self._logger.make_summary()
+
+
+def _logger(folder: Path) -> Logger:
+    """One that goes on with the files in `folder`, and changes nothing else: no dvc.yaml, no experiment, no report."""
+    # With a token in the user's settings of DVC it would post to a server from inside the training.
+    os.environ.setdefault("DVC_STUDIO_OFFLINE", "true")
+    # It would read the last step there, and a kill may have left a part of the file.
+    (folder / "metrics.json").unlink(missing_ok=True)
+    return Logger(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None)
 
 
 @contextmanager

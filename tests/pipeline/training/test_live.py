@@ -7,14 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from torch import nn
 
 from models import catalog
-from pipeline.layout import PROJECT
 from pipeline.training import live
 from pipeline.training.checkpoint import TrainingError
 from pipeline.training.live import Live, count_flops, peak_flops
@@ -118,10 +119,32 @@ def test_dvc_draws_them_while_the_run_lasts(tmp_path: Path, monkeypatch: pytest.
     assert all(f'"step": "{step}"' in page for step in (1, 23))
 
 
-def test_watching_needs_nothing_of_dvc() -> None:
-    code = "import sys, pipeline.training.loop; print([name for name in sys.modules if name.startswith('dvc')])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_what_is_logged_leaves_the_machine_only_where_its_user_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("DVC_STUDIO_TOKEN", "token")
+        monkeypatch.setenv("DVC_STUDIO_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("DVC_STUDIO_REPO_URL", "git@127.0.0.1:nobody/nothing.git")
+        for offline in (None, "false"):
+            monkeypatch.delenv("DVC_STUDIO_OFFLINE", raising=False)
+            if offline is not None:
+                monkeypatch.setenv("DVC_STUDIO_OFFLINE", offline)
+            Live(tmp_path, 0, samples=None, use=None).add(1, {"loss": 1.0}, last=True)
+            assert bool(asked) == (offline == "false")
+        server.shutdown()
 
 
 def test_operations_are_counted_as_products_take_them() -> None:

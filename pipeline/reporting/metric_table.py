@@ -85,6 +85,8 @@ class MetricsFile(BaseModel):
     checkpoint: Checkpoint | None = None
     params_fingerprint: str | None = None
     git_revision: str | None = None
+    hardware: str | None = None
+    """What measured it; of files from before this was noted, None."""
     command: str | None = None
     seconds: float | None = None
     path: Path

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -155,6 +156,7 @@ def render(
         datasets=data_counts.count(layout, params),
         stages=stage_times(metrics),
         revisions=sorted({file.git_revision for file in metrics.files if file.git_revision}),
+        hardware=Counter(file.hardware or "not noted" for file in metrics.files).most_common(),
         fingerprint=fingerprint(params),
         versions=versions(),
         confidence=f"{params.report.confidence:.0%}",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,14 +81,34 @@ def code_fingerprints(*further: str) -> dict[str, str]:
     return {"torch": torch.__version__, **{name: hashes[name] for name in hashes if name not in _FORMATS}}
 
 
-def git_revision() -> str | None:
-    """Commit of the project's checkout, with `+` behind it when files differ from it; None outside git."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+def git_revision(project: Path = PROJECT) -> str | None:
+    """Commit of the project's checkout, with `+` behind it when tracked files differ; None outside git.
+
+    What stages write themselves, results and lock files, does not count: a run in a fresh clone is of that commit.
+    """
+    git = ["git", "-C", str(project)]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=20, check=True)
+        written = [":(exclude)reports/metrics", ":(exclude)reports/histories", ":(exclude,glob)**/dvc.lock"]
+        changed = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", ".", *written], capture_output=True, timeout=20
+        ).returncode
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return commit.stdout.strip() + ("+" if changed else "")
+
+
+def hardware() -> str:
+    """What computes here: the GPUs by their names, else the processor and the instructions that torch uses of it."""
+    if torch.cuda.is_available():
+        names = Counter(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        return ", ".join(f"{count} x {name}" for name, count in names.items())
+    try:
+        said = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        said = None
+    name = said[1] if said else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def describe(params_fingerprint: str, inputs: Mapping[str, str], seed: int, **more: Any) -> dict[str, Any]:
@@ -95,6 +118,7 @@ def describe(params_fingerprint: str, inputs: Mapping[str, str], seed: int, **mo
         "inputs": dict(inputs),
         "seed": seed,
         "git_revision": git_revision(),
+        "hardware": hardware(),
         "torch": torch.__version__,
         **more,
     }
@@ -146,6 +170,7 @@ def write_metrics(
         "pictures": {"path": _relative(pictures, layout.root), "fingerprint": folder_fingerprint(pictures)},
         "params_fingerprint": params_fingerprint,
         "git_revision": git_revision(),
+        "hardware": hardware(),
         "seconds": round(seconds, 1),
         "command": command,
         **more,

@@ -52,6 +52,7 @@ def write_metrics(layout: Layout, params: Params) -> WriteMetrics:
             "checkpoint": {"path": f"data/mini/task_checkpoints/body_mesh/{init}/{seed}", "sha256": f"{seed:064x}"},
             "params_fingerprint": body_mesh_fingerprint(params),
             "git_revision": "0" * 40,
+            "hardware": "a processor, AVX2",
             "command": f"python -m pipeline.tasks.body_mesh --params params.yaml --init {init} --seed {seed}",
             "seconds": 40.0 + seed,
         }

@@ -93,6 +93,13 @@ def test_errors_stand_beside_that_of_not_looking_at_the_image(measured):
     assert "has a PA-MPJPE of 123.4 mm on the same 320 images" in text
 
 
+def test_every_number_has_the_hardware_that_measured_it(measured, write_metrics):
+    write_metrics("random", 1, 100.0, hardware=None)
+    text = (report(measured) / "index.html").read_text()
+    assert "a processor, AVX2 (8 runs), not noted (1 run)</dd>" in text
+    assert text.count('<small class="muted">a processor, AVX2</small>') == 8
+
+
 def test_the_same_inputs_give_the_same_bytes(measured):
     folder = report(measured)
     before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

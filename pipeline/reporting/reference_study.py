@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.reporting.intervals import Interval, Verdict, above, of_standard_error, ordered, student_t
+from pipeline.reporting.intervals import (
+    Interval,
+    Verdict,
+    above,
+    below,
+    of_standard_error,
+    ordered,
+    paired_difference,
+    student_t,
+)
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_stale
 from pipeline.run_spec import Params
@@ -168,7 +177,7 @@ def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
         for item in file.reference_saves
     }
     tuned = tuple(metrics.of("body_mesh", file.name, params.body_mesh.seeds))
-    errors = [found.values["pa_mpjpe"].value for found in tuned if "pa_mpjpe" in found.values]
+    errors = list(_errors_by_seed(file.name, metrics, params).values())
     stale = next(filter(None, (why_stale(found, metrics, params) for found in (file, *tuned))), None)
     return Place("", file.name, file, savings, student_t(errors, confidence) if errors else None, tuned, stale)
 
@@ -240,9 +249,33 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
                     f"{losses[run]:.4f} over the person's hidden patches; {other}, which completes {beside.batch} with "
                     f"their true reference, with {losses[other]:.4f} over the same: beside no reference at all, "
                     f"{'having one pays' if losses[other] < losses[run] else 'having one does not pay'} here "
-                    "(one seed each, no interval)."
+                    "(one seed each, no interval)." + _fine_tuned_beside(run, other, metrics, params)
                 )
     return found
+
+
+def _fine_tuned_beside(run: str, other: str, metrics: MetricTable, params: Params) -> str:
+    """Which of two is better after fine-tuning, a sentence; nothing where one was not fine-tuned."""
+    errors = [_errors_by_seed(name, metrics, params) for name in (run, other)]
+    apart = paired_difference(*errors, params.report.confidence)
+    if apart is None:
+        return ""
+    first, second = (student_t(list(error.values()), params.report.confidence).written(1) for error in errors)
+    better = {Verdict.HOLDS: f"{run} is better", Verdict.FAILS: f"{other} is better"}.get(
+        below(apart), "which is better is not decided"
+    )
+    return (
+        f" Fine-tuned, {run} ends with a PA-MPJPE of {first} mm and {other} with {second} mm; paired by seed they "
+        f"differ by {(apart if apart.mean >= 0 else -apart).written(1)} mm: {better}."
+    )
+
+
+def _errors_by_seed(run: str, metrics: MetricTable, params: Params) -> dict[int, float]:
+    return {
+        file.seed: file.values["pa_mpjpe"].value
+        for file in metrics.of("body_mesh", run, params.body_mesh.seeds)
+        if file.seed is not None and "pa_mpjpe" in file.values
+    }
 
 
 def _moves(saving: Interval) -> str:
@@ -256,11 +289,7 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
     """Whether pre-training, and a reference that saves more, make fine-tuning better."""
     tuned = {run: place for run, place in places.items() if place.pa_mpjpe is not None}
     init = params.pretrain[params.study[0]].init
-    start = [
-        file.values["pa_mpjpe"].value
-        for file in metrics.of("body_mesh", init, params.body_mesh.seeds)
-        if "pa_mpjpe" in file.values
-    ]
+    start = list(_errors_by_seed(init, metrics, params).values())
     if len(tuned) < 2 or not start:
         return []
     without = student_t(start, params.report.confidence)

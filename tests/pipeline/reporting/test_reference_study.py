@@ -166,6 +166,29 @@ def test_a_network_without_reference_stands_beside_the_one_with_the_same_masks(
     assert f"completes 32 images a step, ends with a loss of {mae:.4f}" in sentence
     assert "study_uniform, which completes 16 with their true reference, with 0.6500 over the same" in sentence
     assert verdict in sentence
+    assert sentence.endswith("(one seed each, no interval).")
+
+
+@pytest.mark.parametrize(
+    ("reference", "verdict"),
+    [
+        ((110.0, 111.0, 112.1), "differ by 10.0 ± 0.1 mm: study_uniform is better."),
+        ((130.0, 131.0, 132.1), "differ by 10.0 ± 0.1 mm: study_mae is better."),
+        ((110.0, 121.0, 132.0), "differ by 0.0 ± 24.8 mm: which is better is not decided."),
+    ],
+)
+def test_networks_with_and_without_reference_are_compared_after_fine_tuning(
+    layout: Layout, params: Params, write_metrics, reference: tuple[float, ...], verdict: str
+) -> None:
+    for run in ("study", "study_uniform", "study_mae"):
+        values = {"heldout_loss_human": {"value": 0.5, "unit": "squared error", "n": 512}}
+        measure(layout, params, run, {} if run == "study_mae" else {("view", "other"): 0.01}, values=values)
+    for run, errors in (("study_mae", (120.0, 121.0, 122.0)), ("study_uniform", reference)):
+        for seed, error in enumerate(errors):
+            write_metrics(run, seed, error)
+    (sentence,) = [text for text in found(layout, params).findings if text.startswith("study_mae")]
+    assert "Fine-tuned, study_mae ends with a PA-MPJPE of 121.0 ± 2.5 mm and study_uniform with " in sentence
+    assert sentence.endswith(f"paired by seed they {verdict}")
 
 
 def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, params: Params, write_metrics) -> None:

@@ -256,11 +256,13 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
 
 def _fine_tuned_beside(run: str, other: str, metrics: MetricTable, params: Params) -> str:
     """Which of two is better after fine-tuning, a sentence; nothing where one was not fine-tuned."""
-    errors = [_errors_by_seed(name, metrics, params) for name in (run, other)]
-    apart = paired_difference(*errors, params.report.confidence)
+    of_run, of_other = (_errors_by_seed(name, metrics, params) for name in (run, other))
+    apart = paired_difference(of_run, of_other, params.report.confidence)
     if apart is None:
         return ""
-    first, second = (student_t(list(error.values()), params.report.confidence).written(1) for error in errors)
+    first, second = (
+        student_t(list(errors.values()), params.report.confidence).written(1) for errors in (of_run, of_other)
+    )
     better = {Verdict.HOLDS: f"{run} is better", Verdict.FAILS: f"{other} is better"}.get(
         below(apart), "which is better is not decided"
     )

@@ -14,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, variance
 
-from pipeline.reporting.intervals import Interval, Verdict, ordered, student_t
+from pipeline.reporting.intervals import Interval, Verdict, above, difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS
@@ -127,9 +127,10 @@ def _findings(groups: Sequence[Repeated], metrics: MetricTable, params: Params) 
     for (one, of_one), (other, of_other) in combinations(measured.items(), 2):
         for metric, title in METRICS.items():
             better, worse = sorted(((of_one[metric], one), (of_other[metric], other)), key=lambda item: item[0].mean)
-            apart = ordered(better[0], worse[0]) is Verdict.HOLDS
+            apart = difference(worse[0], better[0], params.report.confidence)
             found.append(
                 f"{title}: {better[1]} {better[0].written(1)}, {worse[1]} {worse[0].written(1)} mm; "
-                + (f"{better[1]} is better, intervals apart." if apart else "undecided, the intervals overlap.")
+                + (f"{better[1]} is better" if above(apart) is Verdict.HOLDS else "which is better is not decided")
+                + f", they differ by {apart.written(1)} mm (Welch)."
             )
     return found

@@ -7,8 +7,18 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
-from pipeline.reporting.intervals import Interval, Verdict, above, below, ordered, paired_difference, student_t
+from pipeline.reporting.intervals import (
+    Interval,
+    Verdict,
+    above,
+    below,
+    difference,
+    ordered,
+    paired_difference,
+    student_t,
+)
 
 numbers = st.floats(-1e3, 1e3)
 
@@ -24,6 +34,21 @@ def test_one_seed_has_no_interval_and_decides_nothing():
     assert one == Interval(5.0, None, 1)
     assert (one.low, one.high) == (-inf, inf)
     assert ordered(one, student_t([9.0, 9.1, 9.2], 0.95)) is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("other", [(118.0, 117.0, 122.0), (104.5, 103.0, 107.0, 99.0), (103.0, 103.5)])
+def test_the_difference_of_independent_means_is_welchs(other: tuple[float, ...], confidence: float):
+    one = (104.0, 103.0, 105.0)
+    found = difference(student_t(other, confidence), student_t(one, confidence), confidence)
+    expected = ttest_ind(other, one, equal_var=False).confidence_interval(confidence)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_difference_without_spread_is_exact_and_of_single_runs_unknown():
+    three, single = student_t([2.0, 2.0, 2.0], 0.95), student_t([1.0], 0.95)
+    assert difference(three, student_t([1.0, 1.0], 0.95), 0.95) == Interval(1.0, 0.0, 2)
+    assert difference(three, single, 0.95) == difference(-single, -three, 0.95) == Interval(1.0, None, 1)
 
 
 @given(st.lists(numbers, min_size=2, max_size=8))

@@ -140,13 +140,20 @@ class Live:
         self._logger.make_summary()
 
 
-def _logger(folder: Path) -> Logger:
-    """One that goes on with the files in `folder`, and changes nothing else: no dvc.yaml, no experiment, no report."""
+def _logger(folder: Path) -> Logger | None:
+    """One that goes on with the files in `folder`, and changes nothing else: no dvc.yaml, no experiment, no report.
+
+    None where it does not start, which the log says.
+    """
     # With a token in the user's settings of DVC it would post to a server from inside the training.
     os.environ.setdefault("DVC_STUDIO_OFFLINE", "true")
     # It would read the last step there, and a kill may have left a part of the file.
     (folder / "metrics.json").unlink(missing_ok=True)
-    return Logger(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None)
+    try:
+        return Logger(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None)
+    except Exception as error:  # it asks git for a commit, and passes on whatever git's libraries raise
+        logger.warning("no figures of the run while it lasts, DVC's logger does not start: %s", error)
+        return None
 
 
 @contextmanager

@@ -100,6 +100,16 @@ def test_figures_torn_by_a_kill_or_a_full_disk_are_mended_and_stop_no_run(
     assert "have a gap" in caplog.text
 
 
+def test_a_repository_without_any_commit_stops_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    run_loop(tmp_path / "run", STEPS)
+    assert "DVC's logger does not start: Empty git repo" in caplog.text
+
+
 @pytest.mark.slow
 def test_dvc_draws_them_while_the_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SECONDS", 0.0)

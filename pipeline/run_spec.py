@@ -190,6 +190,9 @@ class Pretrain(Section):
     """Likewise pairs of kind pose, by the time between their images."""
     heldout: Share
     """Share of the pairs kept for validation, in whole groups that share frames."""
+    crops: Literal["shared"] | None = None
+    """The network's input is cut out of the stored crops at one random place for both images of a pair; None = for
+    each at a place of its own, as in CroCo's code (naver/croco, RandomCropPair). Silhouettes follow their image."""
     jitter: Share
     """Strength of brightness, contrast and saturation jitter, drawn per image."""
     keypoint_weight: Annotated[float, Field(gt=0)] = 30.0

@@ -130,6 +130,7 @@ class PairPool:
         heldout: share of the groups that validation gets.
         size: side of the network's input, px.
         limits: pairs beyond these are left out.
+        shared_crops: both images of a pair are cropped at one place, not each at a place of its own.
 
     Raises:
         ManifestError, CropsError: a file that is missing or damaged, or nothing at all to draw from.
@@ -146,11 +147,12 @@ class PairPool:
         jitter: float,
         seed: int,
         limits: Limits = NO_LIMITS,
+        shared_crops: bool = False,
     ) -> None:
         self._pixels = [CropPixels(source.crops) for source in sources]
         self._manifests = [_Manifest(source, limits) for source in sources]
         self._size, self._masking, self._jitter, self._seed = size, masking, jitter, seed
-        self._shape = (size, size)
+        self._shared_crops, self._shape = shared_crops, (size, size)
         self._cells: list[tuple[int, NDArray[np.int32]]] = []
         self._heldout: list[tuple[int, NDArray[np.int32]]] = []
         weights = []
@@ -187,7 +189,7 @@ class PairPool:
         return self._order.epoch
 
     def batch(self, step: int, batch: int, part: slice = ALL) -> PairBatch:
-        """The pairs of a step, roles swapped at random, each image cropped and coloured on its own.
+        """The pairs of a step, roles swapped at random, images cropped at random and each coloured on its own.
 
         With a `part`, those of the batch alone: the very ones, masks included, that they are in the whole.
         """
@@ -246,6 +248,9 @@ class PairPool:
         if swap is not None:
             crops = np.where(swap[:, None], crops[:, ::-1], crops)
         corners = [self._corners(sources, rng, centred=swap is None) for _ in range(2)]
+        if self._shared_crops:
+            # Both were drawn all the same: everything else is then as it is with crops of their own.
+            corners[1] = corners[0]
         cuts = [torch.from_numpy(np.column_stack([sources, crops[:, role], corners[role]])) for role in range(2)]
         colours = [random_colours(rng, len(chosen), 0.0 if swap is None else self._jitter) for _ in range(2)]
         silhouettes = self._cut(lambda pixels: pixels.silhouettes, cuts[0], np.empty((len(chosen), *self._shape), bool))

@@ -24,7 +24,7 @@ from pipeline.reporting.intervals import (
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_stale
-from pipeline.run_spec import Params
+from pipeline.run_spec import Params, Pretrain
 
 TITLES = {
     "mask_ratio": "Mask ratio",
@@ -34,10 +34,13 @@ TITLES = {
     "baseline_degrees": "Angle between the views, degrees",
     "gap_s": "Time between the poses, s",
     "network": "Network",
+    "crops": "Random crops of the two images: each its own, or one shared by both",
     "steps": "Steps of pre-training",
     "kinds": "Kinds of pairs",
 }
 """Parameters by name; any other goes by its key."""
+UNSET = {"crops": "own"}
+"""What an option stands for that is not set, where that is not "all"."""
 READINGS = {"max_n": "n", "max_nh": "N_H"}
 """Of `visible_length`; see `models.masking.human_mask`."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
@@ -138,7 +141,7 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
     measured = {run: file for run in params.study for file in metrics.of("pretrain", run) if file.reference_saves}
     if len(measured) < 2 or (first := params.study[0]) not in measured:
         return None
-    specs = {run: params.pretrain[run].model_dump() for run in measured}
+    specs = {run: _spec(params.pretrain[run]) for run in measured}
     changes = {run: {key: spec[key] for key in spec if spec[key] != specs[first][key]} for run, spec in specs.items()}
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
     factors = []
@@ -165,6 +168,10 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
         *_of_fine_tuning(places, metrics, params),
     ]
     return ReferenceStudy(places[first], tuple(factors), tuple(findings))
+
+
+def _spec(run: Pretrain) -> dict[str, Any]:
+    return {key: UNSET.get(key) if value is None else value for key, value in run.model_dump().items()}
 
 
 def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:

@@ -130,6 +130,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         jitter=run.jitter,
         seed=run.seed,
         limits=Limits(run.max_pairs, run.baseline_degrees, run.gap_s, run.without or {}),
+        shared_crops=run.crops == "shared",
     )
     logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
     start = checkpoints.fingerprint(layout.checkpoint(run.init))

@@ -142,6 +142,16 @@ def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Lay
     assert 10 < sum(pair[0][0] > pair[1][0] for pair in corners) < 54  # roles are swapped at random
 
 
+def test_shared_crops_lie_at_one_place_and_change_nothing_else(layout: Layout) -> None:
+    own, shared = (pool(layout, {"synthetic": 1, "aist": 1}, shared_crops=how).batch(3, 64) for how in (False, True))
+    assert torch.equal(shared.target_cut[:, 2:], shared.reference_cut[:, 2:])
+    assert not torch.equal(own.target_cut[:, 2:], own.reference_cut[:, 2:])
+    assert len(shared.target_cut[:, 2:].unique(dim=0)) > 20
+    assert torch.equal(shared.reference_cut[:, :2], own.reference_cut[:, :2])
+    kept = (f.name for f in fields(PairBatch) if not f.name.startswith("reference") or f.name == "reference_colours")
+    assert all(torch.equal(getattr(shared, name), getattr(own, name)) for name in kept)
+
+
 def test_people_without_silhouette_are_masked_uniformly_in_the_same_batch(layout: Layout) -> None:
     batch = pool(layout, {"synthetic": 1, "3dpw": 1}).batch(0, 64)
     counts = batch.hidden.sum(dim=1)

@@ -97,6 +97,7 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     assert labels["steps"] == ("300", "600", "1200", "2400")
     assert labels["kinds"] == ("view, pose", "view", "pose")
     assert labels["visible_length"] == ("n", "N_H")
+    assert labels["crops"] == ("own", "shared")
     places = {
         place.run for factor in found(layout, params).factors for places in factor.curves.values() for place in places
     }

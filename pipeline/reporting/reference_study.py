@@ -183,8 +183,8 @@ def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
         )
         for item in file.reference_saves
     }
-    tuned = tuple(metrics.of("body_mesh", file.name, params.body_mesh.seeds))
-    errors = list(_errors_by_seed(file.name, metrics, params).values())
+    tuned = _tuned(file.name, metrics, params)
+    errors = list(_errors_by_seed(tuned).values())
     stale = next(filter(None, (why_stale(found, metrics, params) for found in (file, *tuned))), None)
     return Place("", file.name, file, savings, student_t(errors, confidence) if errors else None, tuned, stale)
 
@@ -263,7 +263,7 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
 
 def _fine_tuned_beside(run: str, other: str, metrics: MetricTable, params: Params) -> str:
     """Which of two is better after fine-tuning, a sentence; nothing where one was not fine-tuned."""
-    of_run, of_other = (_errors_by_seed(name, metrics, params) for name in (run, other))
+    of_run, of_other = (_errors_by_seed(_tuned(name, metrics, params)) for name in (run, other))
     apart = paired_difference(of_run, of_other, params.report.confidence)
     if apart is None:
         return ""
@@ -279,10 +279,14 @@ def _fine_tuned_beside(run: str, other: str, metrics: MetricTable, params: Param
     )
 
 
-def _errors_by_seed(run: str, metrics: MetricTable, params: Params) -> dict[int, float]:
+def _tuned(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:
+    return tuple(metrics.of("body_mesh", run, params.body_mesh.seeds))
+
+
+def _errors_by_seed(tuned: Sequence[MetricsFile]) -> dict[int, float]:
     return {
         file.seed: file.values["pa_mpjpe"].value
-        for file in metrics.of("body_mesh", run, params.body_mesh.seeds)
+        for file in tuned
         if file.seed is not None and "pa_mpjpe" in file.values
     }
 
@@ -298,7 +302,7 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
     """Whether pre-training, and a reference that saves more, make fine-tuning better."""
     tuned = {run: place for run, place in places.items() if place.pa_mpjpe is not None}
     init = params.pretrain[params.study[0]].init
-    start = list(_errors_by_seed(init, metrics, params).values())
+    start = list(_errors_by_seed(_tuned(init, metrics, params)).values())
     if len(tuned) < 2 or not start:
         return []
     without = student_t(start, params.report.confidence)

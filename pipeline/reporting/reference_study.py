@@ -1,7 +1,7 @@
 """The study of what makes the reference pay (`study` in params.yaml): curves over whatever its runs change.
 
 The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
-parameter; one that changes two is on a second curve of it, if enough others share the second change.
+parameter; one that changes two is on a second curve of it, if another shares the second change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ READINGS = {"max_n": "n", "max_nh": "N_H"}
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
-LEAST_OF_A_SECOND_CURVE = 3
 
 COLUMNS = (
     *("varies", "value", "besides", "run"),
@@ -154,11 +153,7 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
                 if specs[run][key] == value:
                     besides = ", ".join(f"{other}: {_label(changed[other])}" for other in changed if other != key)
                     curves.setdefault(besides, []).append(replace(places[run], label=label))
-        kept = {
-            besides: tuple(curve)
-            for besides, curve in curves.items()
-            if len(curve) >= (2 if not besides else LEAST_OF_A_SECOND_CURVE)
-        }
+        kept = {besides: tuple(curve) for besides, curve in curves.items() if len(curve) > 1}
         if kept:
             used = {place.label for curve in kept.values() for place in curve}
             factors.append(Factor(key, tuple(label for label in labels if label in used), kept))
@@ -245,7 +240,8 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
         if file.name in params.study and "heldout_loss_human" in file.values
     }
     specs = {run: params.pretrain[run] for run in losses}
-    own, usual = {"method", "network", "init", "batch"}, params.pretrain[params.study[0]].network
+    # `crops` says where the second image of a pair is cut, which to MAE is an image among others.
+    own, usual = {"method", "network", "init", "batch", "crops"}, params.pretrain[params.study[0]].network
     found = []
     for run, spec in specs.items():
         for other, beside in specs.items():

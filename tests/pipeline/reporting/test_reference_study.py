@@ -75,7 +75,10 @@ def test_runs_that_share_a_second_change_are_a_curve_of_their_own(layout: Layout
     for run in ("study", "study_mask_90", "study_uniform", "study_uniform_90"):
         measure(layout, params, run, {("view", "other"): 0.01})
     factors = {factor.key: factor for factor in found(layout, params).factors}
-    assert {key: list(factor.curves) for key, factor in factors.items()} == {"mask_ratio": [""], "masking": [""]}
+    assert {key: list(factor.curves) for key, factor in factors.items()} == {
+        "mask_ratio": ["", "masking: uniform"],
+        "masking": ["", "mask_ratio: 0.9"],
+    }
     measure(layout, params, "study_uniform_95", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_95", {("view", "other"): 0.01})
     factors = {factor.key: factor for factor in found(layout, params).factors}

@@ -51,6 +51,8 @@ class Gallery:
     title: str
     text: str
     tiles: list[Tile] = field(default_factory=list)
+    at_once: int | None = None
+    """How many of them are seen without unfolding the rest; None = all."""
     absent: list[str] = field(default_factory=list)
     """What could not be shown, and why."""
 
@@ -167,6 +169,8 @@ def _completions(layout: Layout, params: Params) -> Gallery:
     for run, spec in params.pretrain.items():
         if spec.method != "keypoints" and run not in params.study:
             _add_pretrained(gallery, layout, params, run, ("completion_*", "training_*"))
+        if run in params.finetune.body_mesh.headline:
+            gallery.at_once = len(gallery.tiles)
     return gallery
 
 

@@ -1,7 +1,8 @@
 """The study of what makes the reference pay (`study` in params.yaml): curves over whatever its runs change.
 
 The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
-parameter; one that changes two is on a second curve of it, if another shares the second change.
+parameter; one that changes two is on a second curve of it, if another shares the second change. A second curve is drawn
+where it shows a run that no curve before it does.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from pipeline.run_spec import Params, Pretrain
 TITLES = {
     "mask_ratio": "Mask ratio",
     "masking": "Masking",
-    "visible_length": "Visible patches: largest n (what stays of a person) or N_H (all of a person) of the batch",
+    "visible_length": "Visible patches",
     "max_pairs": "Pairs of each data set and kind",
     "baseline_degrees": "Angle between the views, degrees",
     "gap_s": "Time between the poses, s",
     "network": "Network",
-    "crops": "Random crops of the two images: each its own, or one shared by both",
+    "crops": "Random crops of a pair's images",
     "steps": "Steps of pre-training",
     "kinds": "Kinds of pairs",
 }
 """Parameters by name; any other goes by its key."""
 UNSET = {"crops": "own"}
 """What an option stands for that is not set, where that is not "all"."""
-READINGS = {"max_n": "n", "max_nh": "N_H"}
-"""Of `visible_length`; see `models.masking.human_mask`."""
+READINGS = {"max_n": "what stays of a person", "max_nh": "all of a person"}
+"""Of `visible_length`, by the largest of the batch; see `models.masking.human_mask`."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
@@ -143,7 +144,7 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
     specs = {run: _spec(params.pretrain[run]) for run in measured}
     changes = {run: {key: spec[key] for key in spec if spec[key] != specs[first][key]} for run, spec in specs.items()}
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
-    factors = []
+    factors, shown = [], set[str]()
     for key in dict.fromkeys(key for changed in changes.values() for key in changed):
         values = _in_order([spec[key] for run, spec in specs.items() if run == first or key in changes[run]])
         labels = [_label(value, specs[first][key]) for value in values]
@@ -153,7 +154,12 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
                 if specs[run][key] == value:
                     besides = ", ".join(f"{other}: {_label(changed[other])}" for other in changed if other != key)
                     curves.setdefault(besides, []).append(replace(places[run], label=label))
-        kept = {besides: tuple(curve) for besides, curve in curves.items() if len(curve) > 1}
+        kept: dict[str, tuple[Place, ...]] = {}
+        for besides, curve in curves.items():
+            runs = {place.run for place in curve}
+            if len(curve) > 1 and not (besides and runs <= shown):
+                kept[besides] = tuple(curve)
+                shown |= runs
         if kept:
             used = {place.label for curve in kept.values() for place in curve}
             factors.append(Factor(key, tuple(label for label in labels if label in used), kept))

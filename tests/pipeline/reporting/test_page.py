@@ -193,6 +193,8 @@ def test_pairs_silhouettes_and_completions_are_shown_with_what_is_known_about_th
         "keypoints_body: no pictures in data/mini/pictures/pretrain/keypoints_body yet; `make tables` draws them",
     ):
         assert shown in text
+    folded = text.index("more, of the further runs")
+    assert text.index("croco_body: pair 4a1e") < folded < text.index("croco_keypoints_body: pair 77b2")
     assert len(list((folder / "figures").glob("completions-*.jpg"))) == 4
     assert len(list((folder / "figures").glob("keypoints-*.jpg"))) == 2
 

@@ -77,7 +77,7 @@ def test_runs_that_share_a_second_change_are_a_curve_of_their_own(layout: Layout
     factors = {factor.key: factor for factor in found(layout, params).factors}
     assert {key: list(factor.curves) for key, factor in factors.items()} == {
         "mask_ratio": ["", "masking: uniform"],
-        "masking": ["", "mask_ratio: 0.9"],
+        "masking": [""],
     }
     measure(layout, params, "study_uniform_95", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_95", {("view", "other"): 0.01})
@@ -99,7 +99,7 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     assert labels["network"] == ("usual", "shallowdecoder", "deepdecoder", "widedecoder")
     assert labels["steps"] == ("300", "600", "1200", "2400")
     assert labels["kinds"] == ("view, pose", "view", "pose")
-    assert labels["visible_length"] == ("n", "N_H")
+    assert labels["visible_length"] == ("what stays of a person", "all of a person")
     assert labels["crops"] == ("own", "shared")
     places = {
         place.run for factor in found(layout, params).factors for places in factor.curves.values() for place in places

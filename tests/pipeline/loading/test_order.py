@@ -75,8 +75,8 @@ def test_epochs_differ() -> None:
 
 def test_a_draw_from_billions_costs_what_a_draw_from_ten_does() -> None:
     order = Order([3_000_000_000, 2_000_000_000], [1.0, 3.0], seed=0)
-    started = time.perf_counter()
+    started = time.process_time()
     cells, picks = order.draw(1_234_567_890_123, 256)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert len(np.unique(picks)) == 256
     assert 0.6 < cells.mean() < 0.9

@@ -2,7 +2,8 @@
 
 The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
 parameter; one that changes two is on a second curve of it, if another shares the second change. A second curve is drawn
-where it shows a run that no curve before it does.
+where it shows a run that no curve before it does. Runs with another seed are on none: `pipeline.reporting.repeats` has
+them.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ TITLES = {
     "gap_s": "Time between the poses, s",
     "network": "Network",
     "crops": "Random crops of a pair's images",
+    "batch": "Pairs a step",
     "steps": "Steps of pre-training",
     "kinds": "Kinds of pairs",
 }
 """Parameters by name; any other goes by its key."""
 UNSET = {"crops": "own"}
 """What an option stands for that is not set, where that is not "all"."""
-READINGS = {"max_n": "what stays of a person", "max_nh": "all of a person"}
+READINGS = {"max_n": "count of a person's visible part", "max_nh": "count of a whole person"}
 """Of `visible_length`, by the largest of the batch; see `models.masking.human_mask`."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
@@ -114,9 +116,32 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """MAE beside CroCo that differs from it in having a reference: the same held-out pairs with the same masks."""
+
+    without: str
+    with_reference: str
+    completed: tuple[int, int]
+    """Images that a step completes: without a reference, and with one."""
+    losses: tuple[float, float]
+    """Held-out, over the person's hidden patches; CroCo's with the true reference."""
+    pa_mpjpe: tuple[Interval | None, Interval | None]
+    """After fine-tuning, mm."""
+    apart: Interval | None
+    """Without minus with a reference, mm, paired by fine-tuning seed."""
+    stale: str | None
+
+    @property
+    def better(self) -> str | None:
+        """Which has the smaller error after fine-tuning; None where that is not decided."""
+        return {Verdict.HOLDS: self.without, Verdict.FAILS: self.with_reference}.get(below(self.apart))
+
+
+@dataclass(frozen=True)
 class ReferenceStudy:
     usual: Place
     factors: tuple[Factor, ...]
+    without_a_reference: tuple[Beside, ...]
     findings: tuple[str, ...]
     """What the numbers say beyond one factor, in sentences."""
 
@@ -138,7 +163,9 @@ class ReferenceStudy:
 
 def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | None:
     """As far as it has been run; None where its first run, or everything else, has not."""
-    measured = {run: file for run in params.study for file in metrics.of("pretrain", run) if file.reference_saves}
+    measured = {
+        run: file for run in _of_one_seed(params) for file in metrics.of("pretrain", run) if file.reference_saves
+    }
     if len(measured) < 2 or (first := params.study[0]) not in measured:
         return None
     specs = {run: _spec(params.pretrain[run]) for run in measured}
@@ -165,10 +192,15 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
             factors.append(Factor(key, tuple(label for label in labels if label in used), kept))
     findings = [
         *_of_the_usual(places[first]),
-        *_without_a_reference(metrics, params),
         *_of_fine_tuning(places, metrics, params),
     ]
-    return ReferenceStudy(places[first], tuple(factors), tuple(findings))
+    beside = _without_a_reference(metrics, params)
+    return ReferenceStudy(places[first], tuple(factors), tuple(beside), tuple(findings))
+
+
+def _of_one_seed(params: Params) -> list[str]:
+    """Runs of the study with the seed of the first."""
+    return [run for run in params.study if params.pretrain[run].seed == params.pretrain[params.study[0]].seed]
 
 
 def _spec(run: Pretrain) -> dict[str, Any]:
@@ -185,9 +217,8 @@ def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
         for item in file.reference_saves
     }
     tuned = _tuned(file.name, metrics, params)
-    errors = list(_errors_by_seed(tuned).values())
     stale = next(filter(None, (why_stale(found, metrics, params) for found in (file, *tuned))), None)
-    return Place("", file.name, file, savings, student_t(errors, confidence) if errors else None, tuned, stale)
+    return Place("", file.name, file, savings, _over_seeds(_errors_by_seed(tuned), params), tuned, stale)
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
@@ -238,14 +269,14 @@ def _of_the_usual(usual: Place) -> list[str]:
     return found
 
 
-def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
-    """MAE beside the run that differs from it in having a reference: the same held-out pairs with the same masks."""
-    losses = {
-        file.name: file.values["heldout_loss_human"].value
-        for file in metrics.of("pretrain")
-        if file.name in params.study and "heldout_loss_human" in file.values
+def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
+    files = {
+        run: file
+        for run in _of_one_seed(params)
+        for file in metrics.of("pretrain", run)
+        if "heldout_loss_human" in file.values
     }
-    specs = {run: params.pretrain[run] for run in losses}
+    specs = {run: params.pretrain[run] for run in files}
     # `crops` says where the second image of a pair is cut, which to MAE is an image among others.
     own, usual = {"method", "network", "init", "batch", "crops"}, params.pretrain[params.study[0]].network
     found = []
@@ -253,32 +284,24 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[str]:
         for other, beside in specs.items():
             alike = spec.model_dump(exclude=own) == beside.model_dump(exclude=own)
             if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
+                tuned = _tuned(run, metrics, params), _tuned(other, metrics, params)
+                of_run, of_other = map(_errors_by_seed, tuned)
+                measured = (files[run], files[other], *tuned[0], *tuned[1])
                 found.append(
-                    f"{run}, which has no reference and completes {2 * spec.batch} images a step, ends with a loss of "
-                    f"{losses[run]:.4f} over the person's hidden patches; {other}, which completes {beside.batch} with "
-                    f"their true reference, with {losses[other]:.4f} over the same: beside no reference at all, "
-                    f"{'having one pays' if losses[other] < losses[run] else 'having one does not pay'} here "
-                    "(one seed each, no interval)." + _fine_tuned_beside(run, other, metrics, params)
+                    Beside(
+                        run,
+                        other,
+                        completed=(2 * spec.batch, beside.batch),
+                        losses=(
+                            files[run].values["heldout_loss_human"].value,
+                            files[other].values["heldout_loss_human"].value,
+                        ),
+                        pa_mpjpe=(_over_seeds(of_run, params), _over_seeds(of_other, params)),
+                        apart=paired_difference(of_run, of_other, params.report.confidence),
+                        stale=next(filter(None, (why_stale(file, metrics, params) for file in measured)), None),
+                    )
                 )
     return found
-
-
-def _fine_tuned_beside(run: str, other: str, metrics: MetricTable, params: Params) -> str:
-    """Which of two is better after fine-tuning, a sentence; nothing where one was not fine-tuned."""
-    of_run, of_other = (_errors_by_seed(_tuned(name, metrics, params)) for name in (run, other))
-    apart = paired_difference(of_run, of_other, params.report.confidence)
-    if apart is None:
-        return ""
-    first, second = (
-        student_t(list(errors.values()), params.report.confidence).written(1) for errors in (of_run, of_other)
-    )
-    better = {Verdict.HOLDS: f"{run} is better", Verdict.FAILS: f"{other} is better"}.get(
-        below(apart), "which is better is not decided"
-    )
-    return (
-        f" Fine-tuned, {run} ends with a PA-MPJPE of {first} mm and {other} with {second} mm; paired by seed they "
-        f"differ by {(apart if apart.mean >= 0 else -apart).written(1)} mm: {better}."
-    )
 
 
 def _tuned(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:
@@ -291,6 +314,10 @@ def _errors_by_seed(tuned: Sequence[MetricsFile]) -> dict[int, float]:
         for file in tuned
         if file.seed is not None and "pa_mpjpe" in file.values
     }
+
+
+def _over_seeds(errors: Mapping[int, float], params: Params) -> Interval | None:
+    return student_t(list(errors.values()), params.report.confidence) if errors else None
 
 
 def _moves(saving: Interval) -> str:

@@ -14,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, variance
 
-from pipeline.reporting.intervals import Interval, Verdict, above, difference, student_t
+from pipeline.reporting.intervals import Interval, Verdict, below, difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS
@@ -59,10 +59,26 @@ class Repeated:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two groups, or a group and weights that nothing was pre-trained of."""
+
+    one: str
+    other: str
+    apart: Mapping[str, Interval]
+    """Of each of METRICS: `one` minus `other`, mm, by Welch's interval."""
+
+    def better(self, metric: str) -> str | None:
+        """Which has the smaller error; None where the interval does not decide it."""
+        return {Verdict.HOLDS: self.one, Verdict.FAILS: self.other}.get(below(self.apart[metric]))
+
+
+@dataclass(frozen=True)
 class Repeats:
     groups: tuple[Repeated, ...]
+    comparisons: tuple[Comparison, ...]
+    """Runs of the study are compared with each other, the others with each other, both with no pre-training."""
     findings: tuple[str, ...]
-    """What can be said of one group against another, and against no pre-training, in sentences."""
+    """What the luck of pre-training comes to, in sentences."""
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the files it rests on."""
@@ -101,7 +117,7 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
         for found in alike.values()
         if len(found) > 1
     )
-    return Repeats(groups, tuple(_findings(groups, metrics, params))) if groups else None
+    return Repeats(groups, tuple(_comparisons(groups, metrics, params)), tuple(_findings(groups))) if groups else None
 
 
 def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Interval]:
@@ -110,27 +126,31 @@ def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Inter
     }
 
 
-def _findings(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> list[str]:
-    found = []
-    for group in groups:
-        if (deviations := group.spread("pa_mpjpe")) is not None:
-            found.append(
-                f"{group.name}: pre-trainings with other seeds differ by {deviations[0]:.1f} mm PA-MPJPE (standard "
-                f"deviation of {len(group.repeats)} means), fine-tunings of one of them by {deviations[1]:.1f} mm."
-            )
+def _comparisons(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> list[Comparison]:
     measured = {group.name: group.values for group in groups}
     # Nothing was pre-trained there, so that all its luck is that of fine-tuning.
     for init in params.finetune.body_mesh.headline:
         files = metrics.of("body_mesh", init, params.body_mesh.seeds)
         if init in params.import_weights and files:
             measured[init] = _over_seeds(files, params)
-    for (one, of_one), (other, of_other) in combinations(measured.items(), 2):
-        for metric, title in METRICS.items():
-            better, worse = sorted(((of_one[metric], one), (of_other[metric], other)), key=lambda item: item[0].mean)
-            apart = difference(worse[0], better[0], params.report.confidence)
+    return [
+        Comparison(
+            one,
+            other,
+            {metric: difference(measured[one][metric], measured[other][metric], params.report.confidence)
+             for metric in METRICS},
+        )
+        for one, other in combinations(measured, 2)
+        if other in params.import_weights or (one in params.study) == (other in params.study)
+    ]  # fmt: skip
+
+
+def _findings(groups: Sequence[Repeated]) -> list[str]:
+    found = []
+    for group in groups:
+        if (deviations := group.spread("pa_mpjpe")) is not None:
             found.append(
-                f"{title}: {better[1]} {better[0].written(1)}, {worse[1]} {worse[0].written(1)} mm; "
-                + (f"{better[1]} is better" if above(apart) is Verdict.HOLDS else "which is better is not decided")
-                + f", they differ by {apart.written(1)} mm (Welch)."
+                f"{group.name}: pre-trainings with other seeds differ by {deviations[0]:.1f} mm PA-MPJPE (standard "
+                f"deviation of {len(group.repeats)} means), fine-tunings of one of them by {deviations[1]:.1f} mm."
             )
     return found

@@ -42,23 +42,37 @@ def test_the_interval_of_a_group_is_over_pretrainings_each_the_mean_of_its_finet
 
 
 def test_groups_are_compared_with_each_other_and_with_no_pretraining(repeated, params):
-    findings = repeats(metric_table.read(repeated), params).findings
-    pa_mpjpe = [text for text in findings if text.startswith("PA-MPJPE: croco_body 104.0 ± 2.5, ")]
-    better = "croco_body is better, they differ by"
+    comparisons = repeats(metric_table.read(repeated), params).comparisons
+    found = {(two.one, two.other): (two.apart["pa_mpjpe"], two.better("pa_mpjpe")) for two in comparisons}
     # scipy.stats.ttest_ind of (118, 117, 122) and of (138.5, 140, 141.5), each with (104, 103, 105), equal_var=False.
-    assert pa_mpjpe == [
-        f"PA-MPJPE: croco_body 104.0 ± 2.5, mae_body 119.0 ± 6.6 mm; {better} 15.0 ± 5.7 mm (Welch).",
-        f"PA-MPJPE: croco_body 104.0 ± 2.5, random 140.0 ± 3.7 mm; {better} 36.0 ± 3.1 mm (Welch).",
-    ]
+    interval, better = found["croco_body", "mae_body"]
+    assert (interval.mean, interval.half_width, better) == (-15.0, pytest.approx(5.7, abs=0.05), "croco_body")
+    interval, better = found["croco_body", "random"]
+    assert (interval.mean, interval.half_width, better) == (-36.0, pytest.approx(3.1, abs=0.05), "croco_body")
+    assert found["mae_body", "random"][1] == "mae_body"
+    assert len(found) == 3
+
+
+def test_runs_of_the_study_are_compared_with_each_other_alone(repeated, params, write_metrics):
+    for run, mean in (("study_uniform", 110.0), ("study_mae", 112.0)):
+        for name in (run, f"{run}_seed_1"):
+            for seed in range(3):
+                write_metrics(name, seed, mean + 0.1 * seed)
+    found = repeats(metric_table.read(repeated), params)
+    assert {group.name for group in found.groups} == {"croco_body", "mae_body", "study_uniform", "study_mae"}
+    names = {frozenset((two.one, two.other)) for two in found.comparisons}
+    assert {"study_uniform", "study_mae"} in names and {"study_mae", "random"} in names
+    assert not any("croco_body" in two and "study_mae" in two for two in names)
+    assert len(found.comparisons) == len(names) == 6
 
 
 def test_what_luck_may_have_done_is_not_decided(repeated, params, write_metrics):
     for seed in range(3):
         write_metrics("croco_body_seed_2", seed, 125.0)
-    findings = repeats(metric_table.read(repeated), params).findings
-    assert any(
-        text.startswith("PA-MPJPE: croco_body") and "mae_body" in text and "is not decided" in text for text in findings
-    )
+    comparisons = repeats(metric_table.read(repeated), params).comparisons
+    (two,) = [two for two in comparisons if (two.one, two.other) == ("croco_body", "mae_body")]
+    assert two.apart["pa_mpjpe"].mean < 0
+    assert two.better("pa_mpjpe") is None
 
 
 def test_one_pretraining_of_each_is_nothing_to_compare(measured, params):
@@ -68,7 +82,8 @@ def test_one_pretraining_of_each_is_nothing_to_compare(measured, params):
 def test_page_and_file_show_them(repeated, params):
     assert main(["--root", str(repeated.root)]) == 0
     html = (repeated.report / "index.html").read_text()
-    assert 'id="seeds"' in html and "croco_body_seed_2" in html and "(Welch)" in html
+    assert 'id="seeds"' in html and "croco_body_seed_2" in html
+    assert "croco_body <small>against</small> mae_body</th><td>\N{MINUS SIGN}15.0 ± 5.7</td><td>croco_body</td>" in html
     with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     (whole,) = [row for row in rows if (row["of"], row["run"], row["metric"]) == ("croco_body", "all", "pa_mpjpe")]

@@ -19,9 +19,12 @@ from pipeline.layout import PROJECT
 from pipeline.process import StopRequest, plain_errors, side_by_side
 
 
-def work(folder: Path, number: int, seconds: float) -> None:
-    """Leaves a file when it begins and one when it has ended by itself."""
+def work(folder: Path, number: int, seconds: float, beside: int = 0) -> None:
+    """Leaves a file when it begins and one when it ends by itself, which it does not before `beside` have begun."""
     (folder / f"began-{number}").touch()
+    end = time.monotonic() + 60
+    while len(names(folder, "began")) < beside and time.monotonic() < end:
+        time.sleep(0.01)
     time.sleep(seconds)
     (folder / f"ended-{number}").touch()
 
@@ -43,10 +46,12 @@ def fail_beside(folder: Path) -> None:
 
 
 def tidy(folder: Path, number: int) -> None:
-    """Ends well when it is told to stop, in its own time."""
+    """Ends well when it is told to stop, once there is a file that lets it."""
 
     def stop(*_: object) -> None:
-        time.sleep(0.5)
+        end = time.monotonic() + 60
+        while not (folder / "let-end").exists() and time.monotonic() < end:
+            time.sleep(0.01)
         (folder / f"ended-{number}").touch()
         sys.exit(143)
 
@@ -60,7 +65,7 @@ def names(folder: Path, what: str) -> set[str]:
 
 
 def test_all_run_and_no_more_at_once_than_asked_for(tmp_path: Path) -> None:
-    side_by_side([partial(work, tmp_path, number, 0.5) for number in range(3)], at_once=2)
+    side_by_side([partial(work, tmp_path, number, 0.3, beside=2) for number in range(3)], at_once=2)
     began = sorted(path.stat().st_mtime for path in tmp_path.glob("began-*"))
     ended = sorted(path.stat().st_mtime for path in tmp_path.glob("ended-*"))
     assert began[1] < ended[0] <= began[2]
@@ -78,8 +83,8 @@ def test_after_one_that_fails_no_other_begins_and_those_that_run_are_ended(tmp_p
     assert names(tmp_path, "ended") == set()
 
 
-def signalled(folder: Path, *numbers: signal.Signals) -> int:
-    """Status of a program with two tidy jobs that gets these signals, one shortly after the other."""
+def signalled(folder: Path, *numbers: signal.Signals) -> subprocess.Popen[bytes]:
+    """A program with two tidy jobs, which has got these signals, one shortly after the other."""
     parent = subprocess.Popen([sys.executable, "-m", "tests.pipeline.test_process", str(folder)], cwd=PROJECT)
     while len(names(folder, "began")) < 2:
         assert parent.poll() is None
@@ -87,17 +92,20 @@ def signalled(folder: Path, *numbers: signal.Signals) -> int:
     for number in numbers:
         parent.send_signal(number)
         time.sleep(0.1)
-    return parent.wait(30)
+    return parent
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)])
 def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, numbers: tuple[signal.Signals, ...]) -> None:
-    assert signalled(tmp_path, *numbers) == 128 + numbers[0]
+    parent = signalled(tmp_path, *numbers)
+    assert parent.poll() is None
+    (tmp_path / "let-end").touch()
+    assert parent.wait(30) == 128 + numbers[0]
     assert names(tmp_path, "ended") == {"ended-0", "ended-1"}
 
 
 def test_who_presses_ctrl_c_twice_waits_for_nobody(tmp_path: Path) -> None:
-    assert signalled(tmp_path, signal.SIGINT, signal.SIGINT) == -signal.SIGINT
+    assert signalled(tmp_path, signal.SIGINT, signal.SIGINT).wait(30) == -signal.SIGINT
     assert names(tmp_path, "ended") == set()
 
 
@@ -108,6 +116,7 @@ def test_jobs_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.02)
     parent.kill()
     parent.wait()
+    (tmp_path / "let-end").touch()
     end = time.monotonic() + 30
     while names(tmp_path, "ended") != {"ended-0", "ended-1"}:
         assert time.monotonic() < end

@@ -7,7 +7,7 @@ as the mean of its fine-tunings: they hold for what a method gives, not for what
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
@@ -47,6 +47,10 @@ class Repeated:
     def name(self) -> str:
         return self.repeats[0].run
 
+    @property
+    def files(self) -> tuple[MetricsFile, ...]:
+        return tuple(file for repeat in self.repeats for file in repeat.files)
+
     def spread(self, metric: str) -> tuple[float, float] | None:
         """Standard deviations, mm: of pre-trainings, of fine-tunings of one of them. None with too few to say.
 
@@ -66,6 +70,7 @@ class Comparison:
     other: str
     apart: Mapping[str, Interval]
     """Of each of METRICS: `one` minus `other`, mm, by Welch's interval."""
+    files: tuple[MetricsFile, ...]
 
     def better(self, metric: str) -> str | None:
         """Which has the smaller error; None where the interval does not decide it."""
@@ -77,8 +82,6 @@ class Repeats:
     groups: tuple[Repeated, ...]
     comparisons: tuple[Comparison, ...]
     """Runs of the study are compared with each other, the others with each other, both with no pre-training."""
-    findings: tuple[str, ...]
-    """What the luck of pre-training comes to, in sentences."""
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the files it rests on."""
@@ -86,15 +89,22 @@ class Repeats:
             rows = csv.writer(out, lineterminator="\n")
             rows.writerow(["of", "run", "pretraining_seed", "metric", "mean_mm", "half_width_mm", "num", "files"])
             for group in self.groups:
-                every = [file for repeat in group.repeats for file in repeat.files]
-                for run, seed, values, files in (
-                    *((repeat.run, repeat.seed, repeat.values, repeat.files) for repeat in group.repeats),
-                    ("all", "", group.values, every),
-                ):
-                    names = " ".join(file.path.relative_to(relative_to).as_posix() for file in files)
-                    for metric, found in values.items():
-                        half = "" if found.half_width is None else f"{found.half_width:.3f}"
-                        rows.writerow([group.name, run, seed, metric, f"{found.mean:.3f}", half, found.num, names])
+                for repeat in group.repeats:
+                    rows.writerows(
+                        _rows([group.name, repeat.run, repeat.seed], repeat.values, repeat.files, relative_to)
+                    )
+                rows.writerows(_rows([group.name, "all", ""], group.values, group.files, relative_to))
+            for two in self.comparisons:
+                rows.writerows(_rows([f"{two.one} minus {two.other}", "all", ""], two.apart, two.files, relative_to))
+
+
+def _rows(
+    head: Sequence[object], values: Mapping[str, Interval], files: Sequence[MetricsFile], relative_to: Path
+) -> Iterator[list[object]]:
+    names = " ".join(file.path.relative_to(relative_to).as_posix() for file in files)
+    for metric, found in values.items():
+        half = "" if found.half_width is None else f"{found.half_width:.3f}"
+        yield [*head, metric, f"{found.mean:.3f}", half, found.num, names]
 
 
 def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
@@ -117,7 +127,7 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
         for found in alike.values()
         if len(found) > 1
     )
-    return Repeats(groups, tuple(_comparisons(groups, metrics, params)), tuple(_findings(groups))) if groups else None
+    return Repeats(groups, tuple(_comparisons(groups, metrics, params))) if groups else None
 
 
 def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Interval]:
@@ -126,31 +136,15 @@ def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Inter
     }
 
 
-def _comparisons(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> list[Comparison]:
-    measured = {group.name: group.values for group in groups}
+def _comparisons(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> Iterator[Comparison]:
+    measured = {group.name: (group.values, group.files) for group in groups}
     # Nothing was pre-trained there, so that all its luck is that of fine-tuning.
     for init in params.finetune.body_mesh.headline:
-        files = metrics.of("body_mesh", init, params.body_mesh.seeds)
+        files = tuple(metrics.of("body_mesh", init, params.body_mesh.seeds))
         if init in params.import_weights and files:
-            measured[init] = _over_seeds(files, params)
-    return [
-        Comparison(
-            one,
-            other,
-            {metric: difference(measured[one][metric], measured[other][metric], params.report.confidence)
-             for metric in METRICS},
-        )
-        for one, other in combinations(measured, 2)
-        if other in params.import_weights or (one in params.study) == (other in params.study)
-    ]  # fmt: skip
-
-
-def _findings(groups: Sequence[Repeated]) -> list[str]:
-    found = []
-    for group in groups:
-        if (deviations := group.spread("pa_mpjpe")) is not None:
-            found.append(
-                f"{group.name}: pre-trainings with other seeds differ by {deviations[0]:.1f} mm PA-MPJPE (standard "
-                f"deviation of {len(group.repeats)} means), fine-tunings of one of them by {deviations[1]:.1f} mm."
-            )
-    return found
+            measured[init] = _over_seeds(files, params), files
+    for one, other in combinations(measured, 2):
+        if other in params.import_weights or (one in params.study) == (other in params.study):
+            (of_one, files), (of_other, further) = measured[one], measured[other]
+            apart = {name: difference(of_one[name], of_other[name], params.report.confidence) for name in METRICS}
+            yield Comparison(one, other, apart, files + further)

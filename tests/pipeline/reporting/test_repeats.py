@@ -83,6 +83,7 @@ def test_page_and_file_show_them(repeated, params):
     assert main(["--root", str(repeated.root)]) == 0
     html = (repeated.report / "index.html").read_text()
     assert 'id="seeds"' in html and "croco_body_seed_2" in html
+    assert "<td><b>104.0 ± 2.5</b></td>" in html and "<td>1.0</td><td>1.0</td>" in html
     assert "croco_body <small>against</small> mae_body</th><td>\N{MINUS SIGN}15.0 ± 5.7</td><td>croco_body</td>" in html
     with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:
         rows = list(csv.DictReader(lines))
@@ -90,3 +91,11 @@ def test_page_and_file_show_them(repeated, params):
     assert (whole["mean_mm"], whole["num"]) == ("104.000", "3")
     files = [json.loads((repeated.root / name).read_text()) for name in whole["files"].split()]
     assert {file["init"] for file in files} == {"croco_body", "croco_body_seed_1", "croco_body_seed_2"}
+    (apart,) = [row for row in rows if (row["of"], row["metric"]) == ("croco_body minus random", "pa_mpjpe")]
+    assert apart["mean_mm"] == "-36.000"
+    assert {json.loads((repeated.root / name).read_text())["init"] for name in apart["files"].split()} == {
+        "croco_body",
+        "croco_body_seed_1",
+        "croco_body_seed_2",
+        "random",
+    }

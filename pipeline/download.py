@@ -13,7 +13,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.source import Source, SourceFile
 
@@ -90,7 +90,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 content.extractall(aside)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as content:
-                content.extractall(aside, filter="data")
+                _unpack_tar(content, aside)
         else:
             raise DownloadError(f"{archive}: neither a zip nor a tar archive")
         shutil.copytree(aside, folder, dirs_exist_ok=True, copy_function=shutil.move)
@@ -98,3 +98,27 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DownloadError(f"{archive}: damaged ({error}); delete it and download it again") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unpack_tar(content: tarfile.TarFile, folder: Path) -> None:
+    """Folders and files, a link as a copy of the file it names; nothing that leads out of `folder`.
+
+    Python's own filter for that came with 3.11.4, and Debian 12 has 3.11.2.
+    """
+    for member in content:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise tarfile.TarError(f"{member.name!r} lies outside the archive's folder")
+        target = folder / name
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        try:
+            packed = content.extractfile(member)
+        except (KeyError, RecursionError):  # a link to nothing, links in a circle
+            packed = None
+        if packed is None:
+            raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder, nor a link to a file beside it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with packed, target.open("wb") as out:
+            shutil.copyfileobj(packed, out, CHUNK)

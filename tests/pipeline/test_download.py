@@ -86,18 +86,55 @@ def test_an_archive_is_unpacked_beside_what_is_there(kind: str, tmp_path: Path) 
             out.writestr("train2017/1.jpg", b"jpeg")
     else:
         with tarfile.open(archive, "w") as out:
-            entry = tarfile.TarInfo("train2017/1.jpg")
-            entry.size = 4
-            out.addfile(entry, io.BytesIO(b"jpeg"))
+            image = tarfile.TarInfo("train2017/1.jpg")
+            image.size = 4
+            out.addfile(image, io.BytesIO(b"jpeg"))
     unpack(archive, folder)
     assert sorted(path.name for path in folder.rglob("*")) == ["1.jpg", "SOURCE.md", "train2017"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", "coco"]
 
 
-def test_an_archive_can_not_write_outside_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("compression", ["", ":gz"])
+def test_a_link_in_an_archive_becomes_a_copy_of_what_it_names(kind: bytes, compression: str, tmp_path: Path) -> None:
+    archive, file, link = tmp_path / "a.tar", tarfile.TarInfo("d/1.jpg"), tarfile.TarInfo("d/2.jpg")
+    file.size, link.type = 4, kind
+    link.linkname = "1.jpg" if kind == tarfile.SYMTYPE else "d/1.jpg"  # from where it lies; from the top
+    with tarfile.open(archive, f"w{compression}") as out:  # type: ignore[call-overload]
+        out.addfile(file, io.BytesIO(b"jpeg"))
+        out.addfile(link)
+    unpack(archive, tmp_path / "coco")
+    found = tmp_path / "coco/d/2.jpg"
+    assert found.read_bytes() == b"jpeg" and not found.is_symlink()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, linkname: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, linkname
+    return info
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([entry("../evil")], "lies outside"),
+        ([entry("a/../../evil")], "lies outside"),
+        ([entry("/evil")], "lies outside"),
+        ([entry("out", tarfile.SYMTYPE, ".."), entry("out/evil")], "neither a file"),
+        ([entry("out", tarfile.SYMTYPE, "/etc/passwd")], "neither a file"),
+        ([entry("out", tarfile.LNKTYPE, "../secret")], "neither a file"),
+        ([entry("a", tarfile.SYMTYPE, "b"), entry("b", tarfile.SYMTYPE, "a")], "neither a file"),
+        ([entry("pipe", tarfile.FIFOTYPE)], "neither a file"),
+        ([entry("disk", tarfile.BLKTYPE)], "neither a file"),
+    ],
+)
+def test_an_archive_can_not_reach_outside_its_folder(entries: list[tarfile.TarInfo], says: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
     archive = tmp_path / "a.tar"
     with tarfile.open(archive, "w") as out:
-        out.addfile(tarfile.TarInfo("../evil"))
-    with pytest.raises(DownloadError, match="damaged"):
+        for info in entries:
+            out.addfile(info)
+    with pytest.raises(DownloadError, match=f"damaged .*{says}"):
         unpack(archive, tmp_path / "coco")
-    assert not (tmp_path / "evil").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.tar", "secret", "coco"}
+    assert list(tmp_path.glob("coco/*")) == []

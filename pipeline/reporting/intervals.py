@@ -119,3 +119,8 @@ def below(difference: Interval | None, limit: float = 0.0) -> Verdict:
 def above(difference: Interval | None, limit: float = 0.0) -> Verdict:
     """Is the quantity above `limit`, its whole interval included?"""
     return ordered(Interval(limit, 0.0, 1), difference)
+
+
+def lesser(one: str, other: str, difference: Interval | None) -> str | None:
+    """Name of the smaller of two, by the interval of the first minus the second; None where that decides nothing."""
+    return {Verdict.HOLDS: one, Verdict.FAILS: other}.get(below(difference))

@@ -18,14 +18,14 @@ from pipeline.reporting.intervals import (
     Interval,
     Verdict,
     above,
-    below,
+    lesser,
     of_standard_error,
     ordered,
     paired_difference,
     student_t,
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params, Pretrain
 
 TITLES = {
@@ -134,7 +134,7 @@ class Beside:
     @property
     def better(self) -> str | None:
         """Which has the smaller error after fine-tuning; None where that is not decided."""
-        return {Verdict.HOLDS: self.without, Verdict.FAILS: self.with_reference}.get(below(self.apart))
+        return lesser(self.without, self.with_reference, self.apart)
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
         for item in file.reference_saves
     }
     tuned = _tuned(file.name, metrics, params)
-    stale = next(filter(None, (why_stale(found, metrics, params) for found in (file, *tuned))), None)
+    stale = why_any_stale((file, *tuned), metrics, params)
     return Place("", file.name, file, savings, _over_seeds(_errors_by_seed(tuned), params), tuned, stale)
 
 
@@ -298,7 +298,7 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
                         ),
                         pa_mpjpe=(_over_seeds(of_run, params), _over_seeds(of_other, params)),
                         apart=paired_difference(of_run, of_other, params.report.confidence),
-                        stale=next(filter(None, (why_stale(file, metrics, params) for file in measured)), None),
+                        stale=why_any_stale(measured, metrics, params),
                     )
                 )
     return found

@@ -14,9 +14,9 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, variance
 
-from pipeline.reporting.intervals import Interval, Verdict, below, difference, student_t
+from pipeline.reporting.intervals import Interval, difference, lesser, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.staleness import why_any_stale
 from pipeline.reporting.studies import METRICS
 from pipeline.run_spec import Params
 
@@ -74,7 +74,7 @@ class Comparison:
 
     def better(self, metric: str) -> str | None:
         """Which has the smaller error; None where the interval does not decide it."""
-        return {Verdict.HOLDS: self.one, Verdict.FAILS: self.other}.get(below(self.apart[metric]))
+        return lesser(self.one, self.other, self.apart[metric])
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
     for run, spec in params.pretrain.items():
         files = tuple(metrics.of("body_mesh", run, params.body_mesh.seeds))
         if all(METRICS.keys() <= file.values.keys() for file in files) and files:
-            stale = next(filter(None, (why_stale(file, metrics, params) for file in files)), None)
+            stale = why_any_stale(files, metrics, params)
             repeat = Repeat(run, spec.seed, _over_seeds(files, params), files, stale)
             alike.setdefault(spec.model_dump_json(exclude=_CHANGE_NOTHING), []).append(repeat)
     groups = tuple(

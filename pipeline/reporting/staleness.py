@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.reporting.metric_table import FEW_LABELS, MetricsFile, MetricTable
 from pipeline.run_spec import Params, body_mesh_fingerprint, parser_fingerprint, pretrain_fingerprint
 
@@ -28,6 +30,11 @@ def why_stale(file: MetricsFile, metrics: MetricTable, params: Params) -> str | 
         if why := why_stale(trained, metrics, params):
             return f"{start}: {why}"
     return None
+
+
+def why_any_stale(files: Iterable[MetricsFile], metrics: MetricTable, params: Params) -> str | None:
+    """The same of a number that several files make: of the first of them that is."""
+    return next(filter(None, (why_stale(file, metrics, params) for file in files)), None)
 
 
 def _now(stage: str, name: str, params: Params) -> str | None:

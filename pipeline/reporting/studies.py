@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.reporting.intervals import Interval, student_t
 from pipeline.reporting.metric_table import FEW_LABELS, MetricsFile, MetricTable
-from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params
 
 METRICS = {"pa_mpjpe": "PA-MPJPE", "mpvpe": "MPVPE"}
@@ -118,7 +118,7 @@ def _curve(files: Mapping[float, Sequence[MetricsFile]], metrics: MetricTable, p
             if of_seeds:
                 values[metric] = student_t(of_seeds, params.report.confidence)
         if values:
-            stale = next(filter(None, (why_stale(file, metrics, params) for file in files[x])), None)
+            stale = why_any_stale(files[x], metrics, params)
             points.append(Point(x, values, tuple(files[x]), stale))
     return tuple(points)
 

@@ -12,7 +12,7 @@ from pipeline.layout import Layout
 from pipeline.reporting.intervals import Interval, Verdict, below, ordered, paired_difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, OurRow, Reference, Row, Table
-from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params
 
 
@@ -165,7 +165,7 @@ def _cell(
         ours=student_t(list(by_seed.values()), params.report.confidence) if by_seed else None,
         missing=missing,
         num_planned=len(seeds),
-        stale=next(filter(None, (why_stale(file, metrics, params) for file in files)), None),
+        stale=why_any_stale(files, metrics, params),
     )
 
 

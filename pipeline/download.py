@@ -6,11 +6,13 @@ What sits behind a form or a licence is the user's to fetch; the dataset's SOURC
 from __future__ import annotations
 
 import logging
+import lzma
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -94,7 +96,9 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             raise DownloadError(f"{archive}: neither a zip nor a tar archive")
         shutil.copytree(aside, folder, dirs_exist_ok=True, copy_function=shutil.move)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the machine; gzip's and bzip2's own have none
+            raise
         raise DownloadError(f"{archive}: damaged ({error}); delete it and download it again") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -122,3 +126,6 @@ def _unpack_tar(content: tarfile.TarFile, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with packed, target.open("wb") as out:
             shutil.copyfileobj(packed, out, CHUNK)
+    # The checksum of a compressed archive stands behind what a reader of tars has any need of.
+    while content.fileobj is not None and content.fileobj.read(CHUNK):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 import threading
 import zipfile
@@ -92,6 +93,30 @@ def test_an_archive_is_unpacked_beside_what_is_there(kind: str, tmp_path: Path) 
     unpack(archive, folder)
     assert sorted(path.name for path in folder.rglob("*")) == ["1.jpg", "SOURCE.md", "train2017"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", "coco"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
+def test_a_compressed_archive_with_other_bytes_is_never_taken_for_whole(kind: str, tmp_path: Path) -> None:
+    noise = random.Random(0)
+    body, archive = noise.randbytes(100_000) + bytes(100_000), tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("1.jpg", body)
+    else:
+        with tarfile.open(archive, f"w:{kind[4:]}") as out:  # type: ignore[call-overload]
+            image = tarfile.TarInfo("1.jpg")
+            image.size = len(body)
+            out.addfile(image, io.BytesIO(body))
+    whole = archive.read_bytes()
+    for _ in range(20):
+        place = noise.randrange(100, len(whole) - 100)
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(DownloadError, match=r"damaged|neither a zip nor a tar"):
+            unpack(archive, tmp_path / "coco")
+        assert list(tmp_path.glob("coco/*")) == []
+    archive.write_bytes(whole)
+    unpack(archive, tmp_path / "coco")
+    assert (tmp_path / "coco/1.jpg").read_bytes() == body
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])

@@ -49,11 +49,11 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     Raises ValueError naming file and key when a metrics file, a history or one of reports/*.yaml is wrong.
     """
     metrics = metric_table.read(layout)
-    filled = tables.build(reference, metrics, params, layout)
+    other_seeds = repeats.repeats(metrics, params)
+    filled = tables.build(reference, metrics, params, layout, other_seeds)
     outcomes = claims.judge(reference.claims, filled)
     found = studies.studies(metrics, params)
     study_of_reference = reference_study.reference_study(metrics, params)
-    other_seeds = repeats.repeats(metrics, params)
     plots = draw_plots(params, layout, metrics, filled, found, study_of_reference)
     galleries = pictures.galleries(layout, params)
     html = page.render(
@@ -104,8 +104,9 @@ def draw_plots(
     histories = {name: history for name, history in histories.items() if history}
     # Losses compare where method, images and number of hidden patches are the same: such runs share axes.
     comparable: dict[str, dict[str, figures.History]] = {}
+    firsts = repeats.first_alike(params)
     for name, history in histories.items():
-        if name not in params.study:
+        if name not in params.study and firsts[name] == name:
             spec = params.pretrain[name]
             alike = spec.model_dump_json(include={"method", "pool", "datasets", "kinds", "masking", "mask_ratio"})
             comparable.setdefault(alike, {})[name] = history

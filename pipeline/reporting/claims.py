@@ -1,7 +1,8 @@
 """The paper's claims and the filled tables -> what became of each claim in our numbers.
 
-`holds` and `does not hold` are said only where the intervals of the two cells are apart;
-beside that stands the difference per seed, which is the sharper of the two readings.
+`holds` and `does not hold` are said where both rows have several pre-trainings and the interval of
+their difference leaves out zero, or else where the intervals of the two cells are apart. Beside
+that stands the difference per seed, a sharper reading of one pre-training of each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from pipeline.reporting.intervals import Interval, Verdict, above, below
 from pipeline.reporting.paper import Claims, Curve, Ordering, Threshold
 from pipeline.reporting.table_files import interval_numbers, paper_text
-from pipeline.reporting.tables import Cell, Filled, compare
+from pipeline.reporting.tables import Cell, Filled
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,12 @@ class Outcome:
     paper_detail: str
     ours: Verdict
     paired: Interval | None
-    """Value of the row that should be better minus the other's, per seed."""
+    """Value of the row that should be better minus the other's, per seed: of one pre-training each."""
     paired_verdict: Verdict
+    over_pretrainings: Interval | None
+    """The same, each over its pre-trainings; None where one of them has a single one."""
+    stale: str | None
+    """Why one of these pre-trainings is not what params.yaml asks for now; None where none is."""
     unit: str
     reason: str
     """Why it was not run; empty otherwise."""
@@ -54,11 +59,9 @@ def count(outcomes: Sequence[Outcome]) -> Counter[Verdict]:
 def _ordering(claim: Ordering, filled: Filled) -> Outcome:
     better, worse = (filled.cells[row, claim.column] for row in (claim.better, claim.worse))
     lesser, greater, beats = (better, worse, "<") if better.better == "lower" else (worse, better, ">")
-    comparison = compare(lesser, greater, filled.confidence)
-    # compare() subtracts the greater one; a reader expects "better minus worse" in both directions.
-    paired = comparison.paired
-    if paired is not None and lesser is not better:
-        paired = -paired
+    # A reader expects "better minus worse", whichever of the two should be the lesser number.
+    comparison = filled.compare(lesser, greater)
+    comparison = comparison if lesser is better else -comparison
     return Outcome(
         id=claim.id,
         where=_where(filled, better),
@@ -66,8 +69,10 @@ def _ordering(claim: Ordering, filled: Filled) -> Outcome:
         paper=claim.paper,
         paper_detail=f"{paper_said(better)} {'' if claim.paper else 'not '}{beats} {paper_said(worse)}",
         ours=comparison.verdict,
-        paired=paired,
+        paired=comparison.paired,
         paired_verdict=comparison.paired_verdict,
+        over_pretrainings=comparison.over_pretrainings,
+        stale=comparison.stale,
         unit=better.unit,
         reason="; ".join(
             dict.fromkeys(f"{cell.row.label}: {cell.missing}" for cell in (better, worse) if cell.missing)
@@ -89,6 +94,8 @@ def _threshold(claim: Threshold, filled: Filled) -> Outcome:
         ours=verdict,
         paired=None,
         paired_verdict=Verdict.NOT_RUN,
+        over_pretrainings=None,
+        stale=None,
         unit=cell.unit,
         reason=f"{cell.row.label}: {cell.missing}" if cell.missing else "",
         cells=(cell,),
@@ -105,6 +112,8 @@ def _curve(claim: Curve) -> Outcome:
         ours=Verdict.NOT_RUN,
         paired=None,
         paired_verdict=Verdict.NOT_RUN,
+        over_pretrainings=None,
+        stale=None,
         unit="",
         reason=f"{claim.figure} is not part of this version yet",
         cells=(),
@@ -122,7 +131,8 @@ def _where(filled: Filled, cell: Cell) -> str:
 CSV_HEADER = (
     *("id", "where", "says", "paper", "paper_detail", "ours", "first_ours", "first_low", "first_high"),
     *("second_ours", "second_low", "second_high", "num_seeds", "intervals_overlap"),
-    *("difference", "difference_low", "difference_high", "paired_ordering", "unit", "reason"),
+    *("difference", "difference_low", "difference_high", "paired_ordering"),
+    *("over_pretrainings", "over_pretrainings_low", "over_pretrainings_high", "unit", "reason"),
 )
 
 
@@ -140,6 +150,7 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
                     *(*interval_numbers(cells[0]), *interval_numbers(cells[1])),
                     *(min((cell.num for cell in cells if cell), default=""), _overlap(item.cells)),
                     *(*interval_numbers(item.paired), item.paired_verdict if item.paired else ""),
+                    *interval_numbers(item.over_pretrainings),
                     *(item.unit, item.reason),
                 )
             )

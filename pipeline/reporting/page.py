@@ -30,7 +30,7 @@ from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile,
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
 from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
-from pipeline.reporting.repeats import Repeats
+from pipeline.reporting.repeats import Repeats, first_alike
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
@@ -244,11 +244,12 @@ class Measured:
 
 
 def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> list[Measured]:
-    """Pre-training, the parser, the bodies. Runs of the study, which are many, stand in its own section."""
+    """Pre-training, the parser, the bodies. The study and other seeds have sections of their own."""
     in_tables = {task.stage for task in reference.rows.tasks.values()} | {FEW_LABELS}
+    elsewhere = {*params.study, *(run for run, first in first_alike(params).items() if run != first)}
     of_stage: dict[str, list[MetricsFile]] = {}
     for file in metrics.files:
-        if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in params.study):
+        if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in elsewhere):
             of_stage.setdefault(file.stage, []).append(file)
     return [
         Measured(

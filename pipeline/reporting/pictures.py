@@ -23,7 +23,8 @@ from pipeline.crops import CropsError, CropStore
 from pipeline.frames import FrameError, read_image
 from pipeline.layout import Layout
 from pipeline.manifests import ManifestError, read_pairs, read_records
-from pipeline.run_spec import Params
+from pipeline.reporting.repeats import first_alike
+from pipeline.run_spec import Params, Pretrain
 from pipeline.silhouettes import unpack
 
 Pixels = NDArray[np.uint8]
@@ -166,7 +167,7 @@ def _completions(layout: Layout, params: Params) -> Gallery:
         "and, for cross-view and cross-pose completion, the reference. The row below has a black reference: what its "
         "prediction lacks came from the reference.",
     )  # fmt: skip
-    for run, spec in params.pretrain.items():
+    for run, spec in _one_of_each(params).items():
         if spec.method != "keypoints" and run not in params.study:
             _add_pretrained(gallery, layout, params, run, ("completion_*", "training_*"))
         if run in params.finetune.body_mesh.headline:
@@ -180,10 +181,15 @@ def _keypoints(layout: Layout, params: Params) -> Gallery:
         "Images held out from training. From left to right: the image, the true heat-maps, the predicted ones, and "
         "the highest pixel of each prediction (blue) with the true keypoint (green).",
     )  # fmt: skip
-    for run, spec in params.pretrain.items():
+    for run, spec in _one_of_each(params).items():
         if spec.learns_keypoints:
             _add_pretrained(gallery, layout, params, run, ("keypoints_*",))
     return gallery
+
+
+def _one_of_each(params: Params) -> dict[str, Pretrain]:
+    """Without those that differ from another in their seed alone: their pictures look alike."""
+    return {run: params.pretrain[run] for run, first in first_alike(params).items() if run == first}
 
 
 def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The luck of pre-training: runs of params.yaml that differ in nothing but their seed, fine-tuned alike.
 
-Intervals of the tables are over fine-tuning seeds of one pre-training. Those here are over pre-trainings, each counted
+Intervals of cells are over fine-tuning seeds of one pre-training. Those here are over pre-trainings, each counted
 as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives.
 """
 
@@ -20,6 +20,8 @@ from pipeline.reporting.staleness import why_any_stale
 from pipeline.reporting.studies import METRICS
 from pipeline.run_spec import Params
 
+STAGE = "body_mesh"
+"""Of the fine-tunings."""
 _CHANGE_NOTHING = {"seed", "snapshots", "num_previews", "checkpoint_every"}
 
 
@@ -51,6 +53,10 @@ class Repeated:
     def files(self) -> tuple[MetricsFile, ...]:
         return tuple(file for repeat in self.repeats for file in repeat.files)
 
+    @property
+    def stale(self) -> str | None:
+        return next((repeat.stale for repeat in self.repeats if repeat.stale), None)
+
     def spread(self, metric: str) -> tuple[float, float] | None:
         """Standard deviations, mm: of pre-trainings, of fine-tunings of one of them. None with too few to say.
 
@@ -63,6 +69,17 @@ class Repeated:
 
 
 @dataclass(frozen=True)
+class Untrained:
+    """Weights that nothing was pre-trained of, so that all their luck is that of fine-tuning."""
+
+    name: str
+    values: Mapping[str, Interval]
+    """Of each of METRICS over fine-tuning seeds, mm."""
+    files: tuple[MetricsFile, ...]
+    stale: str | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two groups, or a group and weights that nothing was pre-trained of."""
 
@@ -71,6 +88,7 @@ class Comparison:
     apart: Mapping[str, Interval]
     """Of each of METRICS: `one` minus `other`, mm, by Welch's interval."""
     files: tuple[MetricsFile, ...]
+    stale: str | None
 
     def better(self, metric: str) -> str | None:
         """Which has the smaller error; None where the interval does not decide it."""
@@ -80,8 +98,34 @@ class Comparison:
 @dataclass(frozen=True)
 class Repeats:
     groups: tuple[Repeated, ...]
-    comparisons: tuple[Comparison, ...]
-    """Runs of the study are compared with each other, the others with each other, both with no pre-training."""
+    untrained: tuple[Untrained, ...]
+    study: tuple[str, ...]
+    headline: tuple[str, ...]
+    confidence: float
+
+    def between(self, one: str, other: str) -> Comparison | None:
+        """Of two runs, each the first of its group. None where one has no group, or both are untrained."""
+        groups = {group.name: group for group in self.groups}
+        sides: dict[str, Repeated | Untrained] = groups | {side.name: side for side in self.untrained}
+        if one == other or not {one, other} <= sides.keys() or not {one, other} & groups.keys():
+            return None
+        a, b = sides[one], sides[other]
+        apart = {name: difference(a.values[name], b.values[name], self.confidence) for name in METRICS}
+        return Comparison(one, other, apart, a.files + b.files, a.stale or b.stale)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Runs of the study with each other, those of the headline with each other, each with no pre-training.
+
+        What else the paper compares stands in its tables and claims.
+        """
+        untrained = [side.name for side in self.untrained]
+        pairs = [
+            (one, other)
+            for one, other in combinations([*(group.name for group in self.groups), *untrained], 2)
+            if other in untrained or any({one, other} <= {*runs} for runs in (self.study, self.headline))
+        ]
+        return tuple(found for pair in pairs if (found := self.between(*pair)))
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the files it rests on."""
@@ -110,12 +154,12 @@ def _rows(
 def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
     """As far as they have been run; None where no pre-training has been run and fine-tuned with two seeds."""
     alike: dict[str, list[Repeat]] = {}
-    for run, spec in params.pretrain.items():
-        files = tuple(metrics.of("body_mesh", run, params.body_mesh.seeds))
-        if all(METRICS.keys() <= file.values.keys() for file in files) and files:
+    for run, first in first_alike(params).items():
+        files = _fine_tunings(run, metrics, params)
+        if files:
             stale = why_any_stale(files, metrics, params)
-            repeat = Repeat(run, spec.seed, _over_seeds(files, params), files, stale)
-            alike.setdefault(spec.model_dump_json(exclude=_CHANGE_NOTHING), []).append(repeat)
+            repeat = Repeat(run, params.pretrain[run].seed, _over_seeds(files, params), files, stale)
+            alike.setdefault(first, []).append(repeat)
     groups = tuple(
         Repeated(
             tuple(found),
@@ -124,27 +168,35 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
                 for metric in METRICS
             },
         )
-        for found in alike.values()
-        if len(found) > 1
+        for first, found in alike.items()
+        if len(found) > 1 and found[0].run == first
     )
-    return Repeats(groups, tuple(_comparisons(groups, metrics, params))) if groups else None
+    if not groups:
+        return None
+    untrained = tuple(
+        Untrained(init, _over_seeds(files, params), files, why_any_stale(files, metrics, params))
+        for init in params.finetune.body_mesh.headline
+        if init in params.import_weights and (files := _fine_tunings(init, metrics, params))
+    )
+    headline = params.finetune.body_mesh.headline
+    return Repeats(groups, untrained, params.study, headline, params.report.confidence)
+
+
+def first_alike(params: Params) -> dict[str, str]:
+    """Run -> the first run that differs from it in its seed at most, which may be itself."""
+    firsts: dict[str, str] = {}
+    return {
+        run: firsts.setdefault(spec.model_dump_json(exclude=_CHANGE_NOTHING), run)
+        for run, spec in params.pretrain.items()
+    }
+
+
+def _fine_tunings(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:
+    files = metrics.of(STAGE, run, params.body_mesh.seeds)
+    return tuple(files) if all(METRICS.keys() <= file.values.keys() for file in files) else ()
 
 
 def _over_seeds(files: Sequence[MetricsFile], params: Params) -> dict[str, Interval]:
     return {
         metric: student_t([file.values[metric].value for file in files], params.report.confidence) for metric in METRICS
     }
-
-
-def _comparisons(groups: Sequence[Repeated], metrics: MetricTable, params: Params) -> Iterator[Comparison]:
-    measured = {group.name: (group.values, group.files) for group in groups}
-    # Nothing was pre-trained there, so that all its luck is that of fine-tuning.
-    for init in params.finetune.body_mesh.headline:
-        files = tuple(metrics.of("body_mesh", init, params.body_mesh.seeds))
-        if init in params.import_weights and files:
-            measured[init] = _over_seeds(files, params), files
-    for one, other in combinations(measured, 2):
-        if other in params.import_weights or (one in params.study) == (other in params.study):
-            (of_one, files), (of_other, further) = measured[one], measured[other]
-            apart = {name: difference(of_one[name], of_other[name], params.report.confidence) for name in METRICS}
-            yield Comparison(one, other, apart, files + further)

@@ -25,7 +25,8 @@ def write(filled: Filled, folder: Path, root: Path) -> None:
 CSV_HEADER = (
     *("table", "row", "row_label", "column", "metric", "task", "unit", "better", "paper", "ours", "low", "high"),
     *("num_seeds", "seeds", "run", "ordering_vs_default", "paired_difference", "paired_low", "paired_high"),
-    *("paired_ordering", "missing", "stale", "files"),
+    *("paired_ordering", "over_pretrainings", "over_pretrainings_low", "over_pretrainings_high"),
+    *("missing", "stale", "files"),
 )
 
 
@@ -42,7 +43,9 @@ def to_csv(filled: Filled, root: Path) -> str:
                 *(cell.unit, cell.better, number(cell.paper), *interval_numbers(cell.ours)),
                 *(len(cell.by_seed), " ".join(map(str, sorted(cell.by_seed))), cell.run or ""),
                 *(against.verdict if against else "", *interval_numbers(against.paired if against else None)),
-                *(against.paired_verdict if against else "", cell.missing or "", cell.stale or ""),
+                against.paired_verdict if against else "",
+                *interval_numbers(against.over_pretrainings if against else None),
+                *(cell.missing or "", cell.stale or ""),
                 " ".join(file.path.relative_to(root).as_posix() for file in cell.files),
             )
         )

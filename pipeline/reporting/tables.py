@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.layout import Layout
+from pipeline.reporting import repeats
 from pipeline.reporting.intervals import Interval, Verdict, below, ordered, paired_difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, OurRow, Reference, Row, Table
+from pipeline.reporting.repeats import Repeats
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params
 
@@ -21,11 +23,23 @@ class Comparison:
     """One cell of ours against another one, in the direction in which the paper orders the two."""
 
     verdict: Verdict
-    """By the two separate intervals."""
+    """Over pre-trainings where both rows have several, else by the two separate intervals."""
     paired: Interval | None
-    """The first cell minus the second over shared seeds, in the unit of the column."""
+    """The first cell minus the second over shared seeds, in the unit of the column: of one pre-training each."""
     paired_verdict: Verdict
     """By the interval of the paired difference."""
+    over_pretrainings: Interval | None
+    """The first row minus the second, each over its pre-trainings; None where one of them has a single one."""
+    stale: str | None
+    """Why one of these pre-trainings is not what params.yaml asks for now; None where none is."""
+
+    def __neg__(self) -> Comparison:
+        """With the second minus the first; verdicts stay."""
+        return replace(
+            self,
+            paired=-self.paired if self.paired else None,
+            over_pretrainings=-self.over_pretrainings if self.over_pretrainings else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class Cell:
     table: str
     row: Row
     column: Column
+    key: str
+    """Of the value in our metrics files."""
     unit: str
     better: Literal["lower", "higher"]
     decimals: int
@@ -63,20 +79,31 @@ class Filled:
     confidence: float
     remark: str | None = None
     """A sentence: in what ours is made otherwise than the paper's."""
+    other_seeds: Repeats | None = None
+    """Further pre-trainings of the rows, as far as there are any."""
 
     def against_default(self, cell: Cell) -> Comparison | None:
         """Does the paper's order of this row and its default row hold for ours?
 
-        `paired` is this row minus the default row.
+        Its differences are this row minus the default row.
         None for the default row itself and where the paper prints no number or the same one.
         """
         default = self.cells[self.table.default.id, cell.column.id]
         if cell.row.default or cell.paper is None or default.paper is None or cell.paper == default.paper:
             return None
-        if cell.paper < default.paper:
-            return compare(cell, default, self.confidence)
-        found = compare(default, cell, self.confidence)
-        return replace(found, paired=-found.paired if found.paired else None)
+        return self.compare(cell, default) if cell.paper < default.paper else -self.compare(default, cell)
+
+    def compare(self, lesser: Cell, greater: Cell) -> Comparison:
+        """Whether our value of `lesser` lies below that of `greater`; differences are the first minus the second."""
+        paired = paired_difference(lesser.by_seed, greater.by_seed, self.confidence)
+        over, stale = None, None
+        if self.other_seeds and lesser.run and greater.run and lesser.stage == greater.stage == repeats.STAGE:
+            found = self.other_seeds.between(lesser.run, greater.run)
+            over, stale = (found.apart.get(lesser.key), found.stale) if found else (None, None)
+        verdict = below(over) if over else ordered(lesser.ours, greater.ours)
+        return Comparison(
+            verdict, paired, Verdict.NOT_RUN if verdict is Verdict.NOT_RUN else below(paired), over, stale
+        )
 
     @property
     def num_measured(self) -> int:
@@ -89,14 +116,9 @@ class Filled:
         return sum(item is not None and item.verdict is not Verdict.NOT_RUN for item in found)
 
 
-def compare(lesser: Cell, greater: Cell, confidence: float) -> Comparison:
-    """Whether our value of `lesser` lies below that of `greater`."""
-    verdict = ordered(lesser.ours, greater.ours)
-    paired = paired_difference(lesser.by_seed, greater.by_seed, confidence)
-    return Comparison(verdict, paired, Verdict.NOT_RUN if verdict is Verdict.NOT_RUN else below(paired))
-
-
-def build(reference: Reference, metrics: MetricTable, params: Params, layout: Layout) -> dict[str, Filled]:
+def build(
+    reference: Reference, metrics: MetricTable, params: Params, layout: Layout, other_seeds: Repeats | None = None
+) -> dict[str, Filled]:
     """Every table of the paper at the scale of `params`, by table id, in the paper's order.
 
     Raises ValueError when a metrics file has another unit than the paper's column.
@@ -111,6 +133,7 @@ def build(reference: Reference, metrics: MetricTable, params: Params, layout: La
             },
             params.report.confidence,
             reference.rows.tables[table.id].remark,
+            other_seeds,
         )
         for table in reference.values.tables
     }
@@ -154,6 +177,7 @@ def _cell(
         table=table.id,
         row=row,
         column=column,
+        key=key,
         unit=metric.unit,
         better=metric.better,
         decimals=table.decimals(column.id),

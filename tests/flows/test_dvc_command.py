@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 

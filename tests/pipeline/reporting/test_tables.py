@@ -8,12 +8,18 @@ import pytest
 
 from pipeline.reporting import claims, metric_table, paper, table_files, tables
 from pipeline.reporting.intervals import Verdict
+from pipeline.reporting.repeats import repeats
 
 
 @pytest.fixture
 def fill(layout, params):
     reference = paper.load(layout.root / "reports")
-    return lambda: tables.build(reference, metric_table.read(layout), params, layout)
+
+    def fill():
+        metrics = metric_table.read(layout)
+        return tables.build(reference, metrics, params, layout, repeats(metrics, params))
+
+    return fill
 
 
 @pytest.fixture
@@ -120,6 +126,37 @@ def test_claims_hold_fail_and_stay_undecided_by_the_intervals(layout, write_metr
     assert found["c39"].paired_verdict is Verdict.HOLDS
     assert found["c03"].ours is Verdict.NOT_RUN
     assert "hand mesh recovery is not part of this version yet" in found["c03"].reason
+
+
+def test_several_pretrainings_decide_where_both_rows_have_them(measured, write_metrics, fill, judge, tmp_path):
+    """Two checkpoints whose intervals are apart decide nothing once the luck of pre-training is known."""
+    for seed in range(3):
+        write_metrics("croco_body_uniform", seed, 110.0 + seed)
+    assert judge()["c39"].ours is Verdict.HOLDS
+    for run, means in (("croco_body", (98.0, 112.0)), ("croco_body_uniform", (97.0, 113.0))):
+        for number, mean in enumerate(means, 1):
+            for seed in range(3):
+                write_metrics(f"{run}_seed_{number}", seed, mean + 0.5 * seed)
+    found = judge()
+    human_masks = found["c39"]
+    assert human_masks.ours is Verdict.UNDECIDED and human_masks.paired_verdict is Verdict.HOLDS
+    # Means of (104, 98.5, 112.5) and of (111, 97.5, 113.5).
+    assert human_masks.over_pretrainings.mean == pytest.approx(105.0 - 322.0 / 3)
+    # MAE has one pre-training here, random weights none, whose luck is therefore known.
+    assert found["c11"].over_pretrainings is None and found["c11"].ours is Verdict.HOLDS
+    headline = fill()["fig3a"]
+    untrained = headline.against_default(headline.cells["random", "body_pa_mpjpe"])
+    assert (untrained.verdict, untrained.over_pretrainings.mean) == (Verdict.HOLDS, 35.0)
+    filled = fill()["t1d"]
+    against = filled.against_default(filled.cells["mask_uniform", "body_pa_mpjpe"])
+    assert against.verdict is Verdict.UNDECIDED
+    assert against.over_pretrainings.mean == pytest.approx(322.0 / 3 - 105.0)
+    claims.write(list(found.values()), tmp_path / "claims.csv")
+    rows = {row["id"]: row for row in csv.DictReader((tmp_path / "claims.csv").open())}
+    assert float(rows["c39"]["over_pretrainings"]) == pytest.approx(105.0 - 322.0 / 3, abs=1e-6)
+    lines = list(csv.DictReader(table_files.to_csv(filled, measured.root).splitlines()))
+    (line,) = [line for line in lines if (line["row"], line["column"]) == ("mask_uniform", "body_pa_mpjpe")]
+    assert float(line["over_pretrainings_low"]) < 0 < float(line["over_pretrainings_high"])
 
 
 def test_no_claim_is_lost_and_the_papers_own_contradictions_are_marked(layout, judge, tmp_path):

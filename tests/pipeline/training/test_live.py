@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -120,7 +119,6 @@ def test_dvc_draws_them_while_the_run_lasts(tmp_path: Path, monkeypatch: pytest.
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "plots", "show", "-x", "step", ".scratch/run/live/plots/metrics/loss.tsv"],
         cwd=tmp_path,
-        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         capture_output=True,
         text=True,
     )

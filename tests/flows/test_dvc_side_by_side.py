@@ -68,7 +68,8 @@ def repository(tmp_path: Path) -> Path:
 
 def start(folder: Path, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", str(PROJECT / "flows" / "dvc_command.py"), "repro"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT)}  # as without the environment activated
+    # As without the environment activated.
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,

@@ -115,17 +115,24 @@ class Repeats:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Runs of the study with each other, those of the headline with each other, each with no pre-training.
-
-        What else the paper compares stands in its tables and claims.
-        """
+        """Runs of the study with each other, the others with each other, each with no pre-training."""
         untrained = [side.name for side in self.untrained]
         pairs = [
             (one, other)
             for one, other in combinations([*(group.name for group in self.groups), *untrained], 2)
-            if other in untrained or any({one, other} <= {*runs} for runs in (self.study, self.headline))
+            if other in untrained or (one in self.study) == (other in self.study)
         ]
         return tuple(found for pair in pairs if (found := self.between(*pair)))
+
+    @property
+    def shown(self) -> tuple[Comparison, ...]:
+        """Those of the page: what else the paper compares stands in its tables and claims."""
+        untrained = {side.name for side in self.untrained}
+        return tuple(
+            two
+            for two in self.comparisons
+            if two.other in untrained or two.one in self.study or {two.one, two.other} <= {*self.headline}
+        )
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the files it rests on."""

@@ -66,6 +66,17 @@ def test_runs_of_the_study_are_compared_with_each_other_alone(repeated, params, 
     assert len(found.comparisons) == len(names) == 6
 
 
+def test_the_page_leaves_to_tables_and_claims_what_the_paper_compares(repeated, params, write_metrics):
+    for name in ("croco_body_uniform", "croco_body_uniform_seed_1"):
+        for seed in range(3):
+            write_metrics(name, seed, 105.0 + 0.1 * seed)
+    found = repeats(metric_table.read(repeated), params)
+    of_masks = ("croco_body", "croco_body_uniform")
+    everything, shown = ({(two.one, two.other) for two in some} for some in (found.comparisons, found.shown))
+    assert of_masks in everything and of_masks not in shown
+    assert {("croco_body", "mae_body"), ("croco_body_uniform", "random")} <= shown < everything
+
+
 def test_what_luck_may_have_done_is_not_decided(repeated, params, write_metrics):
     for seed in range(3):
         write_metrics("croco_body_seed_2", seed, 125.0)

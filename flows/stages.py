@@ -16,14 +16,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import yaml
 
+from flows.dvc_command import PARENT
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
-from pipeline.process import PATIENCE_S
+from pipeline.process import PATIENCE_S, StopRequest
 
 _LINES = (
     (re.compile(r"Running stage '([^']+)'"), "ran"),
@@ -86,7 +88,8 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
     """Run `dvc repro` with `arguments`; returns stage -> what became of it.
 
     `say` gets every line of output; without it the output goes to the terminal as it is, and
-    nothing is returned. Cancelling takes DVC and its stage down, which saves its state first. Raises ReproError.
+    nothing is returned. Cancelling takes DVC and its stage down, which saves its state first; so does this process's
+    death. Raises ReproError.
     """
     tell = say or (lambda line: print(line, file=sys.stderr))
     with one_at_a_time(tell):
@@ -96,13 +99,7 @@ def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = 
 def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
     command = [*_DVC, *arguments]
     if say is None:
-        shown = subprocess.Popen(command, cwd=PROJECT, env=_environment(tags))
-        try:
-            status = shown.wait()
-        except KeyboardInterrupt:  # DVC and its stage have got it as well, and the next run must not meet them
-            shown.wait()
-            raise
-        if status:
+        if status := _in_terminal(command, _environment(tags)):
             raise ReproError(f"`dvc {' '.join(arguments)}` ended with status {status}")
         return {}
     stages: dict[str, str] = {}
@@ -150,12 +147,42 @@ def dvc(arguments: list[str], say: Say | None, tags: tuple[str, ...] = ()) -> di
     return stages
 
 
+def _in_terminal(command: list[str], environment: dict[str, str]) -> int:
+    """Run DVC with this process's terminal; its status. After SIGTERM or Ctrl-C SystemExit, once all that ran has
+    saved its state and ended: the next run must not meet it."""
+    with StopRequest() as stop:
+        child = subprocess.Popen(command, cwd=PROJECT, env=environment)
+        while child.poll() is None and stop.code is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.5)
+        if stop.code == 128 + signal.SIGTERM:  # a terminal's Ctrl-C has gone to all of them, this to one alone
+            print("told to stop: waiting until what runs has saved its state ...", file=sys.stderr, flush=True)
+            family = _family(child.pid)
+            child.terminate()
+            _, left = psutil.wait_procs(family, PATIENCE_S)
+            for process in left:
+                process.kill()
+        status = child.wait()
+    if stop.code is not None:
+        raise SystemExit(stop.code)
+    return status
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process's descendants; none when it has ended by itself."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _environment(tags: tuple[str, ...]) -> dict[str, str]:
     from flows.process import TAGS
 
     # A stage's flow is a run of its own, not the run of the deployment that started DVC.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
-    return {**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT), TAGS: ",".join(tags)}
+    kept = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT), TAGS: ",".join(tags)}
+    return {**environment, **kept, PARENT: str(os.getpid())}
 
 
 @contextmanager

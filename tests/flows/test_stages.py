@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -162,18 +165,39 @@ def test_who_cancels_waits_until_the_stage_has_saved_its_state(repository: Path)
     assert (repository / "saved").exists()
 
 
-def test_who_is_interrupted_at_the_terminal_waits_as_well(repository: Path) -> None:
+@pytest.fixture
+def made(repository: Path) -> Iterator[subprocess.Popen[str]]:
+    """What `make repro` starts, with a stage that is at work."""
     (repository / "train.py").write_text(SAVES_WHEN_TOLD_TO_STOP)
     command = f"PYTHONPATH={PROJECT} {sys.executable} train.py"
     (repository / "dvc.yaml").write_text(f"stages:\n  train: {{cmd: '{command}', outs: [weights]}}\n")
     code = "from pathlib import Path; from flows import stages; stages.PROJECT = Path.cwd(); stages.repro([])"
-    made = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], cwd=repository, env={**os.environ, "PYTHONPATH": str(PROJECT)},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,
-    )  # fmt: skip
-    assert made.stdout is not None
-    until(lambda: "began" in made.stdout.readline(), 60)
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        until(lambda: "began" in process.stdout.readline(), 60)
+        yield process
+        with suppress(ProcessLookupError):  # nothing is left when all is well
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_who_is_interrupted_at_the_terminal_waits_as_well(made: subprocess.Popen[str], repository: Path) -> None:
     os.killpg(made.pid, signal.SIGINT)
-    assert made.wait(60) != 0
+    assert made.wait(60) == 130
     assert (repository / "saved").exists()
+
+
+def test_who_is_told_to_stop_tells_the_stage_and_waits(made: subprocess.Popen[str], repository: Path) -> None:
+    made.send_signal(signal.SIGTERM)
+    assert made.wait(60) == 143
+    assert (repository / "saved").exists()
+
+
+def test_the_stage_of_one_who_is_killed_ends_as_well(made: subprocess.Popen[str], repository: Path) -> None:
+    dvc, *_ = psutil.Process(made.pid).children()
+    made.kill()
+    until((repository / "saved").exists, 60)
+    until(lambda: not dvc.is_running() or dvc.status() == psutil.STATUS_ZOMBIE, 60)

@@ -16,9 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PARENT = "DVC_ENDS_WITH"
-"""Environment variable: the process that has started DVC and whose death ends it; unset where a shell has."""
-
 
 def write_aside(write: Callable[..., None]) -> Callable[..., None]:
     """`write(path, data, ...)`, but `path` keeps its old content until the new one is whole."""
@@ -46,10 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     from flows.dvc_side_by_side import side_by_side
     from pipeline.process import die_with_parent
 
-    if parent := os.environ.pop(PARENT, ""):
-        die_with_parent()
-        if os.getppid() != int(parent):  # it is dead already
-            return 143
+    die_with_parent()
     # Commands of stages find the `python` of this environment, whether it is activated or not.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # DVC runs commands by the user's shell, without one by sh, which on Debian stays between DVC and the command: when

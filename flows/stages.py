@@ -22,10 +22,9 @@ from pathlib import Path
 import psutil
 import yaml
 
-from flows.dvc_command import PARENT
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
-from pipeline.process import PATIENCE_S, StopRequest
+from pipeline.process import PARENT, PATIENCE_S, StopRequest
 
 _LINES = (
     (re.compile(r"Running stage '([^']+)'"), "ran"),

@@ -3,7 +3,8 @@ And a good parent: several commands side by side that stop when it is told to. W
 with a line that says so.
 
 `dvc repro` may be killed while a stage runs. An orphaned stage would go on and overwrite what
-a later run has written, so every training stage asks for a signal at its parent's death.
+a later run has written, so every stage asks for a signal at its parent's death. One that somebody starts
+by hand, in the background, outlives the shell.
 """
 
 from __future__ import annotations
@@ -26,15 +27,22 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
+PARENT = "PIPELINE_PARENT"
+"""Environment variable by which a process says that a command it starts ends with it: its own number."""
+_STARTERS = ("DVC_STAGE", "TORCHELASTIC_RUN_ID", PARENT)
+"""Set by DVC, torchrun and ourselves for what they start."""
+
 PATIENCE_S = 300.0
 """Longer than any step takes with the saving of its state."""
 
 
 def die_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when its parent dies (Linux; elsewhere nothing)."""
-    if not sys.platform.startswith("linux"):
+    """Have the kernel send this process SIGTERM when its parent dies (Linux; elsewhere nothing), if that is DVC,
+    torchrun or a process of this project."""
+    is_copy = multiprocessing.parent_process() is not None
+    if not sys.platform.startswith("linux") or not (is_copy or any(name in os.environ for name in _STARTERS)):
         return
-    parent = os.getppid()
+    parent = int(os.environ.pop(PARENT, os.getppid()))
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         logger.warning("no signal at the parent's death: %s", os.strerror(ctypes.get_errno()))
     elif os.getppid() != parent:  # it died before the request

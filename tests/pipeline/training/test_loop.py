@@ -193,13 +193,29 @@ def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:
     assert [path.name[:14] for path in states(tmp_path)] == ["step-000000003", "step-000000012"]
 
 
-def test_a_stage_dies_with_the_command_that_started_it(tmp_path: Path) -> None:
-    process = start("parent", tmp_path / "ready")
-    wait_for(lambda: (tmp_path / "ready").exists())
-    (child,) = _children(process.pid)
-    process.kill()
-    process.communicate()
-    wait_for(lambda: not Path(f"/proc/{child}").exists() or _state(child) == "Z", seconds=10)
+@pytest.mark.parametrize("starter", ["DVC_STAGE", "TORCHELASTIC_RUN_ID"])
+def test_a_stage_dies_with_the_command_that_started_it(tmp_path: Path, starter: str) -> None:
+    child = _orphan(tmp_path, **{starter: "one"})
+    wait_for(lambda: not _lives(child), seconds=10)
+
+
+def test_who_is_started_by_hand_in_the_background_outlives_the_shell(tmp_path: Path) -> None:
+    child = _orphan(tmp_path)
+    time.sleep(1)  # the signal would have come at once
+    assert _lives(child)
+    os.kill(child, signal.SIGKILL)
+
+
+def _orphan(folder: Path, **environment: str) -> int:
+    with start("parent", folder / "ready", **environment) as process:
+        wait_for(lambda: (folder / "ready").exists())
+        (child,) = _children(process.pid)
+        process.kill()
+    return child
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and _state(pid) != "Z"
 
 
 def _children(pid: int) -> list[int]:

@@ -95,7 +95,10 @@ def draw_plots(
     study_of_reference: reference_study.ReferenceStudy | None,
 ) -> page.Plots:
     """Every plot for which there is something to plot."""
-    names = [*params.pretrain, *params.import_weights]
+    headline = filled[page.HEADLINE]
+    # There are more runs than colours; those of the headline come first, so that each has its own.
+    first = {cell.run for cell in headline.cells.values()}
+    names = sorted([*params.pretrain, *params.import_weights], key=lambda name: name not in first)
     histories = {
         name: metric_table.read_history(layout.history("pretrain", name))
         for name in params.pretrain
@@ -129,7 +132,6 @@ def draw_plots(
             task_losses[stage, run] = figures.seed_curves(
                 of_seeds, f"Fine-tuning from {run}, every seed", figures.colour(run, names)
             )
-    headline = filled[page.HEADLINE]
     columns = [
         column.id
         for column in headline.table.columns

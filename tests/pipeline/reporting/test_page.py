@@ -16,7 +16,7 @@ from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT
 from pipeline.manifests import write_pairs
 from pipeline.records import frame_id
-from pipeline.reporting import data_counts
+from pipeline.reporting import data_counts, figures
 from pipeline.reporting.__main__ import main
 from pipeline.run_spec import load
 from pipeline.silhouettes import pack, patch_mask
@@ -91,6 +91,22 @@ def test_the_headline_opens_the_page_with_paper_ours_and_order(measured):
 def test_errors_stand_beside_that_of_not_looking_at_the_image(measured):
     text = (report(measured) / "index.html").read_text()
     assert "has a PA-MPJPE of 123.4 mm on the same 320 images" in text
+
+
+def test_every_row_of_the_headline_has_a_colour_of_its_own(measured, write_metrics, monkeypatch):
+    write_metrics("croco", 0, 110.0)
+    colours = {}
+    draw = figures.seeds_beside_paper
+
+    def note(filled, columns, names):
+        runs = {filled.cells[row.id, column].run for row in filled.table.rows for column in columns}
+        colours.update({run: figures.colour(run, names) for run in runs if run})
+        return draw(filled, columns, names)
+
+    monkeypatch.setattr(figures, "seeds_beside_paper", note)
+    report(measured)
+    assert colours.keys() >= {"random", "croco", "mae_body", "croco_body"}
+    assert len(set(colours.values())) == len(colours)
 
 
 def test_every_number_has_the_hardware_that_measured_it(measured, write_metrics):

@@ -2,35 +2,24 @@
 
 A run goes on only with its own: the same parameters, inputs and code, on the same kind of device. Where its name has a
 state made from something else, somebody changed that in mid-course, and only they know which of the two they want.
-One process at a time goes on with a run.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
 import re
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pipeline.layout import Layout
-from pipeline.process import PATIENCE_S
 from pipeline.run_spec import fingerprint
 from pipeline.training.checkpoint import TrainingError, steps_done
 from pipeline.training.provenance import write_text
 
-logger = logging.getLogger(__name__)
-
 NOTE = "made_from.json"
-LOCK = "lock"
-_held: dict[Path, IO[str]] = {}
-"""Locks of this process, held to its end."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +51,11 @@ def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: 
     Args:
         leads: whether this is the process that speaks and writes, of those that train together.
 
-    Raises TrainingError as `refuse_others`, and where another process trains the run and does not end.
+    Raises TrainingError as `refuse_others`.
     """
     scratch = scratch_of(layout, stage, name, basis)
     if leads:
         refuse_others(layout, stage, [name], basis)
-        _hold(scratch / LOCK, name)
         write_text(scratch / NOTE, json.dumps(asdict(basis), indent=1) + "\n")
     return scratch
 
@@ -83,45 +71,6 @@ def refuse_others(layout: Layout, stage: str, names: Sequence[str], basis: Basis
             others += [folder for folder in folders if steps_done(folder)]
     if others:
         raise TrainingError(_refusal(others, basis))
-
-
-def _hold(path: Path, name: str) -> None:
-    """Be the one process that trains the run. Another one may just have been told to stop, and be saving its state."""
-    if path in _held and _is(path, _held[path]):
-        return
-    began = None
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip()
-            file.close()
-            if began is None:
-                logger.info("waiting for process %s, which trains %s, to end ...", owner, name)
-                began = time.monotonic()
-            if time.monotonic() - began > PATIENCE_S:
-                raise TrainingError(
-                    f"process {owner} trains {name} already: wait for its end, or `kill {owner}` and go on from there"
-                ) from None
-            time.sleep(0.1)
-            continue
-        if _is(path, file):
-            break
-        file.close()  # the other one is done and has removed the folder
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    _held[path] = file
-
-
-def _is(path: Path, file: IO[str]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _title(name: str) -> str:

@@ -1,20 +1,15 @@
-"""A run goes on with its own state only, in one process; one that was made from something else is refused with what
-differs."""
+"""A run goes on with its own state only; one that was made from something else is refused with what differs."""
 
 from __future__ import annotations
 
-import logging
 import shlex
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.layout import PROJECT, Layout
+from pipeline.layout import Layout
 from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.unfinished import Basis, open_scratch, refuse_others
 
@@ -114,62 +109,3 @@ def test_a_damaged_state_is_in_nobodys_way(layout: Layout) -> None:
 def test_a_folder_without_a_state_is_in_nobodys_way(layout: Layout) -> None:
     open_scratch(layout, "pretrain", "run", BASIS)
     open_scratch(layout, "pretrain", "run", replace(BASIS, device="cuda"))
-
-
-HOLDER = f"""
-import shutil, sys
-from pathlib import Path
-from pipeline.layout import Layout
-from pipeline.training.unfinished import Basis, open_scratch
-scratch = open_scratch(Layout("test", Path(sys.argv[1])), "pretrain", "run", {BASIS!r})
-print("held", flush=True)
-input()
-shutil.rmtree(scratch)
-print("done", flush=True)
-input()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that trains the run."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_run_that_another_process_trains_is_refused_with_its_number(
-    holder: subprocess.Popen[str], layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.training.unfinished.PATIENCE_S", 0.3)
-    with pytest.raises(TrainingError, match=rf"process {holder.pid} trains run already.*`kill {holder.pid}`"):
-        open_scratch(layout, "pretrain", "run", BASIS)
-    open_scratch(layout, "pretrain", "other", BASIS)
-
-
-def test_another_process_that_is_about_to_end_is_waited_for(
-    holder: subprocess.Popen[str], layout: Layout, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    threading.Timer(0.5, holder.kill).start()
-    open_scratch(layout, "pretrain", "run", BASIS)
-    assert f"waiting for process {holder.pid}, which trains run" in caplog.text
-    assert holder.wait(60) != 0
-
-
-def test_another_process_that_has_finished_the_run_is_waited_for_no_longer(
-    holder: subprocess.Popen[str], layout: Layout
-) -> None:
-    threading.Timer(0.5, lambda: print(file=holder.stdin, flush=True)).start()
-    assert (open_scratch(layout, "pretrain", "run", BASIS) / "made_from.json").exists()
-    assert holder.poll() is None
-
-
-def test_a_process_may_open_what_it_has_opened_before(layout: Layout) -> None:
-    scratch = open_scratch(layout, "pretrain", "run", BASIS)
-    assert open_scratch(layout, "pretrain", "run", BASIS) == scratch
-    subprocess.run(["rm", "-r", str(scratch)], check=True)
-    assert open_scratch(layout, "pretrain", "run", BASIS) == scratch

@@ -2,9 +2,9 @@
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side).
 
-DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage. Killed in that time, or with the
-disk full, it leaves a part of the file, which it then refuses to read, and no stage runs any more. Here what DVC
-writes goes into a file beside it, which then takes its name.
+DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage, and `.dvc/tmp/rwlock` before and
+after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no
+stage runs any more. Here what DVC writes goes into a file beside it, which then takes its name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,35 @@ def write_aside(write: Callable[..., None]) -> Callable[..., None]:
     return write_whole
 
 
+class WritesAside:
+    """A file system of DVC's whose files keep their old content until the new one is whole."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    @contextmanager
+    def open(self, path: str, mode: str = "r", **options: Any) -> Iterator[Any]:
+        if "w" not in mode:
+            with self._files.open(path, mode, **options) as file:
+                yield file
+            return
+        aside = Path(f"{path}.{os.getpid()}.tmp")
+        try:
+            with self._files.open(os.fspath(aside), mode, **options) as file:
+                yield file
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run DVC with `arguments`, those of the command line by default; returns its exit status."""
     # -P leaves the project out of the path. Last in it, its folders hide no package.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from dvc import rwlock
     from dvc.cli import main as dvc
     from dvc.repo import reproduce
     from dvc.utils.serialize import _common, _yaml
@@ -53,6 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     reproduce._reproduce = side_by_side(reproduce._reproduce)
     # Both ways to a YAML file: as a whole, and modified.
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
+    edit = rwlock._edit_rwlock
+
+    def edit_whole(folder: str, files: Any, hardlink: bool) -> AbstractContextManager[Any]:
+        return edit(folder, WritesAside(files), hardlink)
+
+    rwlock._edit_rwlock = edit_whole
     return dvc(arguments)
 
 

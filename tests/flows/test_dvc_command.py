@@ -25,6 +25,21 @@ _yaml._dump = half
 sys.exit(main(["repro", "--force"]))
 """
 
+KILLED_AT_THE_LOCK_OF_PATHS = """
+import os, signal, sys
+from types import SimpleNamespace
+from dvc import rwlock
+from flows.dvc_command import main
+
+def half(lock, file):
+    file.write('{"wri')
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+rwlock.json = SimpleNamespace(**{**vars(rwlock.json), "dump": half})
+sys.exit(main(["repro", "--force"]))
+"""
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
@@ -62,6 +77,12 @@ def test_a_lock_file_is_the_old_one_until_the_new_one_is_whole(repository: Path,
     assert (repository / "out").read_text() == "2\n"
     if status > 0:
         assert not list(repository.glob(".dvc.lock.*"))
+
+
+def test_who_is_killed_while_it_notes_what_it_works_on_can_be_run_again(repository: Path) -> None:
+    assert dvc(repository, "-c", KILLED_AT_THE_LOCK_OF_PATHS).returncode == -signal.SIGKILL
+    again = dvc(repository, "-m", "flows.dvc_command", "repro", "--force")
+    assert again.returncode == 0, again.stderr
 
 
 def test_the_command_of_the_environment_is_this_one() -> None:

@@ -18,17 +18,23 @@ from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its name at the end; without an end the old content stays."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def write_aside(write: Callable[..., None]) -> Callable[..., None]:
     """`write(path, data, ...)`, but `path` keeps its old content until the new one is whole."""
 
     def write_whole(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> None:
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with whole(Path(path)) as aside:
             write(os.fspath(aside), *arguments, **options)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     return write_whole
 
@@ -44,17 +50,12 @@ class WritesAside:
 
     @contextmanager
     def open(self, path: str, mode: str = "r", **options: Any) -> Iterator[Any]:
-        if "w" not in mode:
+        if "w" in mode:
+            with whole(Path(path)) as aside, self._files.open(os.fspath(aside), mode, **options) as file:
+                yield file
+        else:
             with self._files.open(path, mode, **options) as file:
                 yield file
-            return
-        aside = Path(f"{path}.{os.getpid()}.tmp")
-        try:
-            with self._files.open(os.fspath(aside), mode, **options) as file:
-                yield file
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

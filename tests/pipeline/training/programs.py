@@ -49,6 +49,11 @@ def states(scratch: Path) -> list[Path]:
     return sorted(scratch.glob("step-*.pt"))
 
 
+def last_step(scratch: Path) -> int:
+    """The step of the newest state, 0 before the first."""
+    return max((int(path.name.split("-")[1].split(".")[0]) for path in states(scratch)), default=0)
+
+
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
-from tests.pipeline.training.programs import equal, loss_curve, start, states, wait_for
+from tests.pipeline.training.programs import equal, last_step, loss_curve, start, states, wait_for
 from tests.pipeline.training.toy_runs import BATCH, network, run_loop
 
 STEPS = 40
@@ -50,16 +50,16 @@ def test_a_run_killed_at_random_moments_ends_with_the_very_weights(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
     moments = random.Random(5)
-    for _ in range(5):
-        process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.1}))
-        assert process.stderr is not None
-        said = ""
-        while "toy:" not in said:  # the progress bar: it has begun to train
-            said += process.stderr.read(1)
-        time.sleep(moments.uniform(0, 0.7))
+    slowly = json.dumps({"seconds": 0.1, "every": 2})
+    reached = 0
+    for _ in range(4):
+        process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, slowly)
+        # Each gets further than the one before, however slow the machine: together they are killed all along the run.
+        wait_for(lambda after=reached: last_step(tmp_path / "run") > after)
+        time.sleep(moments.uniform(0, 0.3))
         process.kill()
         process.communicate()
-    assert states(tmp_path / "run")
+        reached = last_step(tmp_path / "run")
     assert not (tmp_path / "never").exists()
     assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
 

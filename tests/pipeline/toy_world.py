@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,14 +68,19 @@ def write_pool(
     kinds: tuple[str, ...] = ("view",),
     masks: bool = True,
     pool: str = "body",
+    size: int = STORED,
 ) -> None:
-    """Crops and pairs of one dataset: every two neighbouring frames of a person are a pair of each kind."""
+    """Crops (`size` px) and pairs of one dataset: every two neighbouring frames of a person are a pair of each kind."""
     crops, pairs = [], []
     for person in range(people):
         for frame in range(FRAMES_PER_PERSON):
             image, silhouette = picture(person, frame)
             number = person * FRAMES_PER_PERSON + frame
-            mask = {"silhouette": pack(silhouette), "silhouette_source": "dataset"} if masks else {}
+            image, whole = (
+                cv2.resize(array.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)
+                for array in (image, silhouette)
+            )
+            mask = {"silhouette": pack(whole > 0), "silhouette_source": "dataset"} if masks else {}
             crops.append(
                 Crop(frame_id=frame_name(number), jpeg=encode_jpeg(image), square=Square(40.0, 40.0, 80.0), **mask)
             )
@@ -98,16 +104,16 @@ def write_pool(
                         "baseline_degrees": 30.0 * frame if kind == "view" else None,
                     }
                 )
-    write_crops(layout.crops(pool, dataset), crops, STORED)
+    write_crops(layout.crops(pool, dataset), crops, size)
     write_pairs(pairs, layout.pairs(pool, dataset), CropStore(layout.crops(pool, dataset)).frames)
 
 
-def small_params(tmp: Path, **changes: object) -> tuple[Params, Path]:
-    """params.yaml of the project with a scale of its own, no snapshots, and sections changed; and the file of it.
+def small_params(tmp: Path, base: Path = PROJECT / "params.yaml", **changes: object) -> tuple[Params, Path]:
+    """`base` with a scale of its own, no snapshots, and sections changed; and the file of it.
 
     `changes` maps dotted keys, with `__` for the dot, to values.
     """
-    content = run_spec.load(PROJECT / "params.yaml").model_dump(mode="json") | {"scale": "test"}
+    content = run_spec.load(base).model_dump(mode="json") | {"scale": "test"}
     content["figure_4"] = {"runs": [], "steps": []}
     for run in content["pretrain"].values():
         run["snapshots"] = []

@@ -1,0 +1,68 @@
+"""What is declared for the scales that ask for a GPU takes its steps here as well, on a few small pictures."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import catalog
+from pipeline.layout import PROJECT, Layout
+from pipeline.reporting.metric_table import read_file, read_history
+from pipeline.run_spec import Params
+from pipeline.tasks.body_mesh import body_mesh
+from pipeline.training.pretrain import pretrain
+from pipeline.weights import import_weights
+from tests.pipeline.toy_bodies import write_body, write_people
+from tests.pipeline.toy_world import small_params, write_keypoints, write_pool
+
+pytestmark = pytest.mark.slow
+
+STEPS = 2
+RUNS = ("croco_body", "mae_body", "croco_keypoints_body")
+SHORT = {
+    f"{section}__{key}": value
+    for section in ("body_mesh", *(f"pretrain__{run}" for run in RUNS))
+    for key, value in {"steps": STEPS, "warmup_steps": 1, "batch": 2, "checkpoint_every": STEPS}.items()
+} | {
+    f"pretrain__{run}__{key}": value
+    for run in RUNS
+    # The compiler takes minutes over these networks on a processor; test_precision has it fuse smaller ones.
+    for key, value in {
+        "datasets": {"aist": 1.0}, "kinds": {"view": 1.0}, "heldout": 0.5, "num_previews": 0, "compile": False
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale, run", [("gpu", "mae_body"), ("gpu", "croco_keypoints_body"), ("paper", "croco_body")])
+def test_a_run_of_a_larger_scale_is_trained_and_fine_tuned(tmp_path: Path, scale: str, run: str) -> None:
+    layout = Layout("test", tmp_path)
+    base = PROJECT / "scales" / scale / "params.yaml"
+    params, _ = small_params(tmp_path, base, **SHORT, body_mesh__max_train=2, body_mesh__max_test=2)
+    write_pool(layout, "aist", 2, size=params.crops.size)
+    write_keypoints(layout, "aist", 2)
+    layout.bodies.mkdir(parents=True)
+    write_body(layout.smpl)
+    people = partial(write_people, layout, count=2, seed=0, size=params.crops.size)
+    people(params.body_mesh.train_dataset, "body_mesh", "train")
+    people(params.body_mesh.test_dataset, "body", params.body_mesh.test_split)
+    init = params.pretrain[run].init
+    write_published(init, params, layout)
+    import_weights(init, layout, params.import_weights[init])
+    pretrain(run, params, layout)
+    assert read_file(layout.metrics("pretrain", run), "test").values["heldout_loss"].value > 0
+    body_mesh(run, 0, params, layout)
+    assert read_file(layout.metrics("body_mesh", f"{run}/0"), "test").values["pa_mpjpe"].value > 0
+    for stage, name in (("pretrain", run), ("body_mesh", f"{run}/0")):
+        assert [line["step"] for line in read_history(layout.history(stage, name))] == [*range(1, STEPS + 1)]
+
+
+def write_published(name: str, params: Params, layout: Layout) -> None:
+    """Random weights where published ones are expected, in a file like theirs."""
+    spec = params.import_weights[name]
+    if spec.source != "random":
+        path: Path = layout.raw("weights") / spec.source
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": catalog.create(spec.network, 0).state_dict()}, path)

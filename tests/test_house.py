@@ -210,3 +210,14 @@ def test_the_lock_pins_everything_and_names_no_place_to_get_it_from() -> None:
     lines = [line.split(" ;")[0] for line in (PROJECT / "requirements.txt").read_text().splitlines() if line[:1] != "#"]
     assert len(lines) > 200
     assert all(line.count("==") == 1 and "/" not in line and not line.startswith("-") for line in lines)
+
+
+@pytest.mark.parametrize("known", ['"git_revision": "[0-9a-f]{40}"', '"hardware": "'], ids=["revision", "hardware"])
+def test_what_was_measured_and_committed_tells_its_code_and_its_machine(known: str) -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("needs the history of the project")
+    # The revision of a work tree with changes ends in a plus: nobody could run that code again.
+    search = ["git", "grep", "--extended-regexp", "--files-without-match", known, "HEAD", "--", "reports/metrics"]
+    found = subprocess.run(search, cwd=PROJECT, capture_output=True, text=True)
+    assert not found.stderr
+    assert not found.stdout, f"to be measured again from a commit:\n{found.stdout}"

@@ -93,7 +93,9 @@ def remember(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
     folder = _notes()
     folder.mkdir(parents=True, exist_ok=True)
     process = psutil.Process()
-    (folder / f"{run.id}.json").write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
+    aside = folder / f"{run.id}.tmp"  # whoever sweeps takes an unfinished note for that of a process that is gone
+    aside.write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
+    aside.replace(folder / f"{run.id}.json")
 
 
 def forget(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:

@@ -40,9 +40,10 @@ from pipeline.process import die_with_parent
 die_with_parent()
 name, *inputs = sys.argv[1:]
 text = name + "".join(pathlib.Path(path).read_text() for path in inputs)
-start, slow = time.time(), pathlib.Path("slow")
-pathlib.Path(f"pid.{name}").write_text(str(os.getpid()))
+start, slow = time.time(), pathlib.Path(f"slow.{name}")
 pathlib.Path(f"line.{name}").write_text(os.environ.get("TQDM_POSITION", "none"))
+pathlib.Path(f"aside.{name}").write_text(str(os.getpid()))
+os.rename(f"aside.{name}", f"pid.{name}")
 others = [pathlib.Path(f"pid.{other}") for other in "abcd" if name in "abcd" and other != name]
 while others and not any(other.exists() for other in others) and time.time() < start + 60:
     time.sleep(0.05)
@@ -159,13 +160,11 @@ def test_what_runs_beside_a_stage_that_fails_is_kept(repository: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stages_end_with_the_command_and_run_again(repository: Path, number: signal.Signals) -> None:
-    (repository / "slow").touch()
+    slow = [repository / f"slow.{name}" for name in "ab"]
+    for path in slow:
+        path.touch()
     process = start(repository)
-    until(lambda: (repository / "pid.first").exists(), 60)
-    (repository / "slow").unlink()
-    until(lambda: (repository / "large").exists(), 60)
-    (repository / "slow").touch()
-    until(lambda: (repository / "pid.a").exists() and (repository / "pid.b").exists(), 60)
+    until(lambda: (repository / "pid.a").exists() and (repository / "pid.b").exists(), 120)
     workers = [psutil.Process(int((repository / f"pid.{name}").read_text())) for name in "ab"]
     if number == signal.SIGINT:  # as a terminal does
         os.killpg(process.pid, number)
@@ -174,7 +173,8 @@ def test_stages_end_with_the_command_and_run_again(repository: Path, number: sig
     process.communicate(timeout=60)
     assert process.returncode != 0
     until(lambda: not any(worker.is_running() for worker in workers), 60)
-    (repository / "slow").unlink()
+    for path in slow:
+        path.unlink()
     assert not (repository / "last").exists()
 
     status, output = repro(repository)

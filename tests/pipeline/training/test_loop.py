@@ -196,7 +196,7 @@ def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("starter", ["DVC_STAGE", "TORCHELASTIC_RUN_ID"])
 def test_a_stage_dies_with_the_command_that_started_it(tmp_path: Path, starter: str) -> None:
     child = _orphan(tmp_path, **{starter: "one"})
-    wait_for(lambda: not _lives(child), seconds=10)
+    wait_for(lambda: not _lives(child), seconds=60)
 
 
 def test_who_is_started_by_hand_in_the_background_outlives_the_shell(tmp_path: Path) -> None:

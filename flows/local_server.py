@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -103,6 +104,13 @@ def _use(url: str) -> None:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
+
+
+def note(path: Path, facts: Mapping[str, object]) -> None:
+    """Written aside: who reads it meanwhile must not take an unfinished note for that of a process that is gone."""
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(facts))
+    aside.replace(path)
 
 
 def _state_file() -> Path:
@@ -191,9 +199,7 @@ def _start_at(port: int) -> str | None:
         )
     process = psutil.Process(server.pid)
     state = {"pid": server.pid, "started": process.create_time(), "url": environment["PREFECT_API_URL"]}
-    aside = _state_file().with_suffix(".tmp")
-    aside.write_text(json.dumps(state))
-    aside.replace(_state_file())
+    note(_state_file(), state)
     return _wait(process)
 
 

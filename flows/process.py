@@ -93,9 +93,7 @@ def remember(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
     folder = _notes()
     folder.mkdir(parents=True, exist_ok=True)
     process = psutil.Process()
-    aside = folder / f"{run.id}.tmp"  # whoever sweeps takes an unfinished note for that of a process that is gone
-    aside.write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
-    aside.replace(folder / f"{run.id}.json")
+    local_server.note(folder / f"{run.id}.json", {"pid": process.pid, "started": process.create_time()})
 
 
 def forget(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:

@@ -21,26 +21,20 @@ from tests.pipeline.toy_world import small_params, write_keypoints, write_pool
 pytestmark = pytest.mark.slow
 
 STEPS = 2
-RUNS = ("croco_body", "mae_body", "croco_keypoints_body")
-SHORT = {
-    f"{section}__{key}": value
-    for section in ("body_mesh", *(f"pretrain__{run}" for run in RUNS))
-    for key, value in {"steps": STEPS, "warmup_steps": 1, "batch": 2, "checkpoint_every": STEPS}.items()
-} | {
-    f"pretrain__{run}__{key}": value
-    for run in RUNS
-    # The compiler takes minutes over these networks on a processor; test_precision has it fuse smaller ones.
-    for key, value in {
-        "datasets": {"aist": 1.0}, "kinds": {"view": 1.0}, "heldout": 0.5, "num_previews": 0, "compile": False
-    }.items()
-}  # fmt: skip
+SHORT = {"steps": STEPS, "warmup_steps": 1, "batch": 2, "checkpoint_every": STEPS}
+OF_FEW_PAIRS = {"datasets": {"aist": 1.0}, "kinds": {"view": 1.0}, "heldout": 0.5, "num_previews": 0}
+# The compiler takes minutes over these networks on a processor; test_precision has it fuse smaller ones.
+PRETRAIN = {**SHORT, **OF_FEW_PAIRS, "compile": False}
+BODY_MESH = {**SHORT, "max_train": 2, "max_test": 2}
 
 
 @pytest.mark.parametrize("scale, run", [("gpu", "mae_body"), ("gpu", "croco_keypoints_body"), ("paper", "croco_body")])
 def test_a_run_of_a_larger_scale_is_trained_and_fine_tuned(tmp_path: Path, scale: str, run: str) -> None:
     layout = Layout("test", tmp_path)
     base = PROJECT / "scales" / scale / "params.yaml"
-    params, _ = small_params(tmp_path, base, **SHORT, body_mesh__max_train=2, body_mesh__max_test=2)
+    changes = {f"pretrain__{run}__{key}": value for key, value in PRETRAIN.items()}
+    changes |= {f"body_mesh__{key}": value for key, value in BODY_MESH.items()}
+    params, _ = small_params(tmp_path, base, **changes)
     write_pool(layout, "aist", 2, size=params.crops.size)
     write_keypoints(layout, "aist", 2)
     layout.bodies.mkdir(parents=True)
@@ -63,6 +57,6 @@ def write_published(name: str, params: Params, layout: Layout) -> None:
     """Random weights where published ones are expected, in a file like theirs."""
     spec = params.import_weights[name]
     if spec.source != "random":
-        path: Path = layout.raw("weights") / spec.source
+        path = layout.raw("weights") / spec.source
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": catalog.create(spec.network, 0).state_dict()}, path)

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
+from markupsafe import escape
 
 from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.layout import PROJECT
@@ -130,6 +132,15 @@ def test_no_folder_of_this_machine_stands_in_the_report(measured):
     for path in folder.rglob("*"):
         if path.suffix in (".html", ".csv", ".md", ".tex", ".svg"):
             assert str(measured.root) not in path.read_text(), path.name
+
+
+def test_what_a_table_of_ours_differs_in_is_said_below_it(layout):
+    text = (report(layout) / "index.html").read_text()
+    tables = yaml.safe_load((layout.root / "reports/rows.yaml").read_text())["tables"]
+    remarks = [table["remark"] for table in tables.values() if "remark" in table]
+    assert tables["fig3a"]["remark"] in remarks, "the headline's"
+    for remark in remarks:
+        assert text.count(f"<b>On ours.</b> {escape(remark)}</p>") == remarks.count(remark), remark
 
 
 def test_without_any_inputs_the_report_still_says_what_is_missing(layout):

@@ -153,8 +153,11 @@ class BodyMeshTask:
         return batch.ids
 
     def losses(self, batch: MeshBatch) -> dict[str, Tensor]:
-        truth = turn(batch.bodies.to(self._device), batch.view)
-        found = self._network(see(batch.images.to(self._device), batch.view, self._spec.input_size))
+        # Images and true bodies keep their digits: bfloat16 has three, too few for where a pixel or a joint is.
+        with torch.autocast(self._device.type, enabled=False):
+            images = see(batch.images.to(self._device), batch.view, self._spec.input_size)
+            truth = turn(batch.bodies.to(self._device), batch.view)
+        found = self._network(images)
         with torch.autocast(self._device.type, enabled=False):
             betas, camera = found.betas.float(), found.camera.float()
             joints = self._skeleton(found.rotations, betas)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import checkpoints
-from models.heads.iterative_regressor import IterativeRegressor
+from models.heads.iterative_regressor import BodyParameters, IterativeRegressor
 from models.rotations import matrix_to_rotation_6d
 from pipeline.bodies import load as load_body
 from pipeline.layout import Layout
@@ -21,6 +21,7 @@ from pipeline.tasks.body_mesh import load_body as body_of
 from pipeline.tasks.body_mesh_data import read_samples
 from pipeline.tasks.skeleton import Skeleton
 from pipeline.training.checkpoint import TrainingError, save_state
+from pipeline.training.precision import arithmetic
 from pipeline.weights import import_weights
 from tests.pipeline.toy_bodies import write_body, write_people
 from tests.pipeline.toy_world import small_params
@@ -136,6 +137,31 @@ def test_a_pool_grid_of_one_is_the_papers_mean_of_all_tokens(layout: Layout) -> 
     torch.testing.assert_close(network(images).camera, expected.camera)
 
 
+def test_only_the_network_computes_in_bfloat16(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL, body_mesh__rotation_degrees=30.0)
+    spec, skeleton = params.body_mesh, Skeleton(load_body(layout.smpl))
+    samples = read_samples(
+        layout.records("coco_part_eft"), layout.crops("body_mesh", "coco_part_eft"), "train", 20, skeleton
+    )
+    seen: list[torch.Tensor] = []
+
+    class Recorder(MeanPose):
+        def forward(self, images: torch.Tensor) -> BodyParameters:
+            seen.append(images)
+            return super().forward(images)
+
+    network = Recorder(build_network(layout.checkpoint("random"), samples.bodies, spec, 5).head)
+    task = BodyMeshTask(network, samples, skeleton, spec, 5, torch.device("cpu"))
+    batch = task.batch(0)
+    assert batch.view.flip.any()
+    assert batch.view.angle.any()
+    exact = task.losses(batch)
+    with arithmetic("bf16", torch.device("cpu")):
+        found = task.losses(batch)
+    assert torch.equal(*seen)
+    assert found == exact
+
+
 class Oracle(BodyMeshNetwork):
     """Answers with the true parameters, whatever it sees."""
 
@@ -144,8 +170,6 @@ class Oracle(BodyMeshNetwork):
         self.rotations, self.betas, self.position = rotations, betas, 0
 
     def forward(self, images: torch.Tensor):  # type: ignore[override]
-        from models.heads.iterative_regressor import BodyParameters
-
         here = slice(self.position, self.position + len(images))
         self.position += len(images)
         camera = torch.tensor([[0.9, 0.0, 0.0]]).expand(len(images), -1)

@@ -57,7 +57,7 @@ from pipeline.tasks.skeleton import Skeleton
 from pipeline.training import provenance
 from pipeline.training.loop import step_seed, train
 from pipeline.training.optimizer import WarmupCosine, build
-from pipeline.training.precision import choose_device
+from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
 from pipeline.training.unfinished import Basis, open_scratch, refuse_others, scratch_of
@@ -261,18 +261,21 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         "pool_grid": spec.pool_grid,
         "head_width": spec.head_width,
     }
-    checkpoints.save(folder, network.cpu(), provenance=facts, config=config)
+    checkpoints.save(folder, network, provenance=facts, config=config)
     # The test may use other people's bodies than training: official 3DPW comes with gendered ones.
     test_skeleton = Skeleton(load_body(layout, spec.test_dataset, "neutral"))
     tested = read_samples(
         layout.records(spec.test_dataset), crops[spec.test_dataset], spec.test_split, spec.max_test, test_skeleton
     )
-    true_bodies = {gender: load_body(layout, spec.test_dataset, gender) for gender in sorted(set(tested.genders))}
-    values = evaluate(network, tested, body, true_bodies, spec.input_size)
-    # Which way the mean pose faces is nobody's guess, so only its error after alignment means something.
-    constant = evaluate(MeanPose(network.head), tested, body, true_bodies, spec.input_size)
-    values[MEAN_POSE] = constant["pa_mpjpe"]
-    draw(layout.pictures(stage, name), network, tested, body, spec.input_size)
+    genders = sorted(set(tested.genders))
+    true_bodies = {gender: load_body(layout, spec.test_dataset, gender).to(device) for gender in genders}
+    body = body.to(device)
+    with full_float32():
+        values = evaluate(network, tested, body, true_bodies, spec.input_size)
+        # Which way the mean pose faces is nobody's guess, so only its error after alignment means something.
+        constant = evaluate(MeanPose(network.head), tested, body, true_bodies, spec.input_size)
+        values[MEAN_POSE] = constant["pa_mpjpe"]
+        draw(layout.pictures(stage, name), network, tested, body, spec.input_size)
     provenance.write_text(layout.history(stage, name), history.read_text())
     provenance.write_metrics(
         layout,
@@ -368,6 +371,8 @@ def evaluate(
 ) -> dict[str, Value]:
     """Protocol of SPIN on 3DPW: 14 joints regressed from both meshes, each centred on its own pelvis.
 
+    All is computed where `body` is, so network and bodies must be on one device.
+
     Args:
         body: what the prediction drives (neutral).
         true_bodies: by gender, what the truth drives.
@@ -376,13 +381,14 @@ def evaluate(
         Means over the samples, mm. Vertex errors only where both meshes have the same vertices.
     """
     network.eval()
+    device = _device_of(body)
     errors: dict[str, list[Tensor]] = {"mpjpe": [], "pa_mpjpe": [], "mpvpe": [], "pa_mpvpe": []}
     for rows in np.array_split(np.arange(len(samples)), -(-len(samples) // TEST_BATCH)):
-        predicted, joints = _mesh(body, *_predict(network, samples, rows, size)[:2])
-        truth = samples.bodies.take(torch.from_numpy(rows))
+        predicted, joints = _mesh(body, *_predict(network, samples, rows, size, device)[:2])
+        truth = samples.bodies.take(torch.from_numpy(rows)).to(device)
         # Samples of one gender at a time; the order within a batch does not matter to a mean.
         for gender, true_body in true_bodies.items():
-            here = torch.tensor([samples.genders[row] == gender for row in rows])
+            here = torch.tensor([samples.genders[row] == gender for row in rows], device=device)
             if not here.any():
                 continue
             vertices, true_joints = _mesh(true_body, truth.rotations[here], truth.betas[here])
@@ -402,8 +408,14 @@ def _mesh(body: BodyModel, rotations: Tensor, betas: Tensor) -> tuple[Tensor, Te
     return vertices - pelvis, body.lsp14(vertices) - pelvis
 
 
-def _predict(network: nn.Module, samples: Samples, rows: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    images = torch.from_numpy(samples.pixels.images.whole(samples.rows[rows]))
+def _device_of(body: BodyModel) -> torch.device:
+    return next(body.buffers()).device
+
+
+def _predict(
+    network: nn.Module, samples: Samples, rows: np.ndarray, size: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    images = torch.from_numpy(samples.pixels.images.whole(samples.rows[rows])).to(device)
     found = network(see(images, unchanged_views(len(rows)), size))
     return found.rotations, found.betas, found.camera
 
@@ -413,12 +425,12 @@ def draw(folder: Path, network: BodyMeshNetwork, samples: Samples, body: BodyMod
     """PNGs of evenly spread test samples: the crop, the mesh over it, the mesh from the side; captions.json beside."""
     network.eval()
     rows = np.unique(np.linspace(0, len(samples) - 1, NUM_PICTURES).round().astype(int))
-    rotations, betas, camera = _predict(network, samples, rows, size)
-    vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices.numpy()
+    rotations, betas, camera = _predict(network, samples, rows, size, _device_of(body))
+    vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices.cpu().numpy()
     images = samples.pixels.images.whole(samples.rows[rows])
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
-    for row, image, mesh, weak in zip(rows, images, vertices, camera.numpy(), strict=True):
+    for row, image, mesh, weak in zip(rows, images, vertices, camera.cpu().numpy(), strict=True):
         name = f"{samples.frame_ids[row]}.png"
         aside = folder / f".{name}.{os.getpid()}.tmp"
         Image.fromarray(mesh_row(image, mesh, weak, body.faces, PICTURE_HEIGHT)).save(aside, "PNG")

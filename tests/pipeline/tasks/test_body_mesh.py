@@ -21,7 +21,7 @@ from pipeline.tasks.body_mesh import load_body as body_of
 from pipeline.tasks.body_mesh_data import read_samples
 from pipeline.tasks.skeleton import Skeleton
 from pipeline.training.checkpoint import TrainingError, save_state
-from pipeline.training.precision import arithmetic
+from pipeline.training.precision import arithmetic, full_float32
 from pipeline.weights import import_weights
 from tests.pipeline.toy_bodies import write_body, write_people
 from tests.pipeline.toy_world import small_params
@@ -198,6 +198,22 @@ def test_the_mean_pose_errs_by_how_far_the_true_pose_is_from_it(layout: Layout) 
     answer = MeanPose(IterativeRegressor(4, start_pose=pose, start_betas=one.bodies.betas[0]))
     assert evaluate(answer, one, body, {"neutral": body}, 64)["pa_mpjpe"].value < 1e-2
     assert evaluate(answer, samples, body, {"neutral": body}, 64)["pa_mpjpe"].value > 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_the_errors_that_a_processor_does(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    skeleton = Skeleton(load_body(layout.smpl))
+    samples = read_samples(layout.records("3dpw"), layout.crops("body", "3dpw"), "test", 16, skeleton)
+    network = build_network(layout.checkpoint("random"), samples.bodies, params.body_mesh, 5)
+    found = []
+    for place in ("cuda", "cpu"):
+        body = load_body(layout.smpl).to(place)
+        with full_float32():
+            values = evaluate(network.to(place), samples, body, {"neutral": body}, 64)
+        found.append({name: value.value for name, value in values.items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(layout: Layout) -> None:

@@ -16,32 +16,34 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.layout import PROJECT, Layout
 from pipeline.process import plain_errors
 from pipeline.reporting.pictures import Gallery, Tile, galleries
-from pipeline.run_spec import load
+from pipeline.run_spec import Params, load
 
 OVERVIEW = PROJECT / "reports/overview.jpg"
 WIDTH, GAP, TITLE = 1400, 12, 40
 """Of the picture, between tiles, and the height of a row's title, in pixels."""
 ROWS = {
     "people": ("", 2, "Rendered: one instant, several cameras"),
-    "pairs": ("humbi|aist|3dpw|penn_action|synthetic", 4, "Paired: target with the person's patches, reference"),
+    "pairs": ("{body}", 4, "Paired: target with the person's patches, reference"),
     "completions": (
         "croco_body: pair", 3, "Completed by CroCo-Body: target, what it sees, prediction, reference (below: black)"
     ),
     "meshes": ("from croco_body,", 3, "Fine-tuned: image, recovered body mesh, the mesh from the side"),
 }  # fmt: skip
-"""Gallery -> how the captions of the tiles in question begin, how many are shown, what is written above them."""
+"""Gallery -> how the captions of the tiles in question begin ({body}: with a data set of bodies), how many are shown,
+what is written above them."""
 
 
 class OverviewError(ValueError):
     """A gallery has too few tiles."""
 
 
-def overview(shown: Sequence[Gallery]) -> Image.Image:
+def overview(shown: Sequence[Gallery], params: Params) -> Image.Image:
     """The rows of `ROWS`, each as wide as the picture. Raises OverviewError when a gallery has too few tiles."""
     by_id = {gallery.id: gallery for gallery in shown}
+    body = "|".join(re.escape(name) for name, dataset in params.datasets.items() if dataset.pool == "body")
     rows = []
     for name, (caption, count, title) in ROWS.items():
-        tiles = [tile for tile in by_id[name].tiles if re.match(caption, tile.caption)]
+        tiles = [tile for tile in by_id[name].tiles if re.match(caption.format(body=body), tile.caption)]
         if len(tiles) < count:
             missing = "; ".join(by_id[name].absent) or "run `make repro` first"
             raise OverviewError(f"{count} pictures of {name} are wanted, there are {len(tiles)}: {missing}")
@@ -71,16 +73,14 @@ def _row(tiles: Sequence[Tile]) -> Image.Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         prog="python -m pipeline.reporting.overview",
-        description="Draw reports/overview.jpg, the picture of the README, from what `dvc repro` left behind.",
-    )
-    parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
-    options = parser.parse_args(arguments)
+        description="Draw reports/overview.jpg, the picture of the README, from what `make repro` left behind.",
+    ).parse_args(arguments)
     with plain_errors("overview"):
-        params = load(options.params)
-        sheet = overview(galleries(Layout(params.scale), params))
-        aside = OVERVIEW.with_suffix(".tmp")
+        params = load(PROJECT / "params.yaml")
+        sheet = overview(galleries(Layout(params.scale), params), params)
+        aside = OVERVIEW.with_suffix(".jpg.tmp")
         sheet.save(aside, "JPEG", quality=85, optimize=True)
         aside.replace(OVERVIEW)
 

@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.layout import PROJECT
 from pipeline.reporting.overview import OVERVIEW, ROWS, WIDTH, OverviewError, overview
 from pipeline.reporting.pictures import Gallery, Tile
+from pipeline.run_spec import load
 
 COLOURS = {"people": (250, 0, 0), "pairs": (0, 250, 0), "completions": (0, 0, 250), "meshes": (250, 0, 250)}
 CAPTIONS = {"people": "synthetic", "pairs": "aist, cross-view", "completions": "croco_body: pair 1"} | {
@@ -35,7 +36,7 @@ def galleries() -> list[Gallery]:
 
 
 def test_every_row_is_as_wide_as_the_picture_and_shows_what_it_says(galleries: list[Gallery]) -> None:
-    sheet = overview(galleries)
+    sheet = overview(galleries, load(PROJECT / "params.yaml"))
     assert sheet.width == WIDTH
     seen = {sheet.getpixel((x, y)) for x in range(0, WIDTH, 7) for y in range(0, sheet.height, 3)}
     for colour in COLOURS.values():
@@ -48,7 +49,7 @@ def test_without_its_pictures_it_says_what_is_missing(galleries: list[Gallery]) 
     galleries[-1].tiles.pop()
     galleries[-1].absent.append("from croco_body, seed 0: no pictures yet; `dvc repro` draws them")
     with pytest.raises(OverviewError, match=r"3 pictures of meshes are wanted, there are 2: .*dvc repro"):
-        overview(galleries)
+        overview(galleries, load(PROJECT / "params.yaml"))
 
 
 def test_the_readme_shows_it() -> None:

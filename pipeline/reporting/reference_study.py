@@ -2,8 +2,9 @@
 
 The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
 parameter; one that changes two is on a second curve of it, if another shares the second change. A second curve is drawn
-where it shows a run that no curve before it does. Runs with another seed are on none: `pipeline.reporting.repeats` has
-them.
+where it shows a run that no curve before it does. A run that changes more is the usual one of another part of the
+study, with the runs that change one or two things of it. Runs with another seed are on no curve:
+`pipeline.reporting.repeats` has them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipeline.reporting.intervals import (
     student_t,
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
+from pipeline.reporting.repeats import learns_from
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params, Pretrain
 
@@ -50,8 +52,11 @@ KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
 
+MOST_CHANGES = 2
+"""Of the usual run, by a run of its part of the study."""
+
 COLUMNS = (
-    *("varies", "value", "besides", "run"),
+    *("from", "varies", "value", "besides", "run"),
     *("metric", "kind", "patches", "against", "mean", "half_width", "num", "files"),
 )
 
@@ -79,6 +84,8 @@ class Place:
 class Factor:
     """One parameter that runs vary: curves by what else they change, "" for the usual rest."""
 
+    usual: str
+    """The run whose part of the study this is in."""
     key: str
     labels: tuple[str, ...]
     """Values in order."""
@@ -86,7 +93,7 @@ class Factor:
 
     @property
     def id(self) -> str:
-        return f"study-{self.key}"
+        return f"{self.usual}-{self.key}"
 
     @property
     def title(self) -> str:
@@ -138,12 +145,27 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class ReferenceStudy:
+class Part:
+    """A usual run and those that change little of it."""
+
     usual: Place
+    changes: tuple[str, ...]
+    """Of the first part's usual run, by this one; none in the first part."""
     factors: tuple[Factor, ...]
+    findings: tuple[str, ...]
+    """What the reference gives in the usual run, in sentences."""
+
+
+@dataclass(frozen=True)
+class ReferenceStudy:
+    parts: tuple[Part, ...]
     without_a_reference: tuple[Beside, ...]
     findings: tuple[str, ...]
-    """What the numbers say beyond one factor, in sentences."""
+    """What the numbers of all runs say, in sentences."""
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        return tuple(factor for part in self.parts for factor in part.factors)
 
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the file it comes from."""
@@ -153,7 +175,7 @@ class ReferenceStudy:
             for factor in self.factors:
                 for besides, places in factor.curves.items():
                     for place in places:
-                        head = [factor.key, place.label, besides, place.run]
+                        head = [factor.usual, factor.key, place.label, besides, place.run]
                         for key, found in place.savings.items():
                             rows.writerow([*head, "saving", *key, *_numbers(found), _names([place.file], relative_to)])
                         if place.pa_mpjpe:
@@ -169,33 +191,56 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
     if len(measured) < 2 or (first := params.study[0]) not in measured:
         return None
     specs = {run: _spec(params.pretrain[run]) for run in measured}
-    changes = {run: {key: spec[key] for key in spec if spec[key] != specs[first][key]} for run, spec in specs.items()}
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
+    parts = tuple(_part(usual, runs, first, specs, places) for usual, runs in _by_usual(first, specs).items())
+    beside = _without_a_reference(metrics, params)
+    findings = [*_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
+    return ReferenceStudy(parts, tuple(beside), tuple(findings))
+
+
+def _by_usual(first: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The usual runs of the study, each with those that change the least of it."""
+    found: dict[str, list[str]] = {first: []}
+    for run, spec in specs.items():
+        nearest = min(found, key=lambda usual: len(_changes(spec, specs[usual])))
+        far = len(_changes(spec, specs[nearest])) > MOST_CHANGES
+        found.setdefault(run if far else nearest, []).append(run)
+    return found
+
+
+def _changes(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if value != usual[key]}
+
+
+def _part(
+    usual: str, runs: Sequence[str], first: str, specs: Mapping[str, Mapping[str, Any]], places: Mapping[str, Place]
+) -> Part:
+    changes = {run: _changes(specs[run], specs[usual]) for run in runs}
     factors, shown = [], set[str]()
     for key in dict.fromkeys(key for changed in changes.values() for key in changed):
-        values = _in_order([spec[key] for run, spec in specs.items() if run == first or key in changes[run]])
-        labels = [_label(value, specs[first][key]) for value in values]
+        values = _in_order([specs[run][key] for run in runs if run == usual or key in changes[run]])
+        labels = [_label(value, specs[usual][key]) for value in values]
         curves: dict[str, list[Place]] = {}
         for value, label in zip(values, labels, strict=True):
             for run, changed in changes.items():
                 if specs[run][key] == value:
-                    besides = ", ".join(f"{other}: {_label(changed[other])}" for other in changed if other != key)
+                    besides = ", ".join(_written({other: changed[other] for other in changed if other != key}))
                     curves.setdefault(besides, []).append(replace(places[run], label=label))
         kept: dict[str, tuple[Place, ...]] = {}
         for besides, curve in curves.items():
-            runs = {place.run for place in curve}
-            if len(curve) > 1 and not (besides and runs <= shown):
+            of_curve = {place.run for place in curve}
+            if len(curve) > 1 and not (besides and of_curve <= shown):
                 kept[besides] = tuple(curve)
-                shown |= runs
+                shown |= of_curve
         if kept:
             used = {place.label for curve in kept.values() for place in curve}
-            factors.append(Factor(key, tuple(label for label in labels if label in used), kept))
-    findings = [
-        *_of_the_usual(places[first]),
-        *_of_fine_tuning(places, metrics, params),
-    ]
-    beside = _without_a_reference(metrics, params)
-    return ReferenceStudy(places[first], tuple(factors), tuple(beside), tuple(findings))
+            factors.append(Factor(usual, key, tuple(label for label in labels if label in used), kept))
+    of_first = tuple(_written(_changes(specs[usual], specs[first])))
+    return Part(places[usual], of_first, tuple(factors), tuple(_of_the_usual(places[usual])))
+
+
+def _written(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}: {_label(value)}" for key, value in changes.items()]
 
 
 def _of_one_seed(params: Params) -> list[str]:
@@ -269,6 +314,27 @@ def _of_the_usual(usual: Place) -> list[str]:
     return found
 
 
+def _of_its_own(places: Mapping[str, Place], params: Params) -> list[str]:
+    """Where the reference gives what another image of its recording does not."""
+    found = []
+    for kind, name in KINDS.items():
+        savings = {
+            run: saved for run, place in places.items() if (saved := place.savings.get((kind, "person", "same")))
+        }
+        if not savings:
+            continue
+        seen = {run: saved for run, saved in savings.items() if above(saved) is Verdict.HOLDS}
+        most_first = sorted(seen, key=lambda run: -seen[run].mean)
+        where = ", ".join(f"{run} ({seen[run].written(4)})" for run in most_first)
+        by_luck = len(savings) * (1 - params.report.confidence) / 2
+        found.append(
+            f"In {name} pairs the reference is seen to give something of its own, beyond what another image of the "
+            f"same recording gives, in {len(seen)} of {len(savings)} runs{f': {where}' if where else ''}. If it gave "
+            f"nothing in any, about {by_luck:.1f} would look so by luck."
+        )
+    return found
+
+
 def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
     files = {
         run: file
@@ -277,12 +343,11 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
         if "heldout_loss_human" in file.values
     }
     specs = {run: params.pretrain[run] for run in files}
-    # `crops` says where the second image of a pair is cut, which to MAE is an image among others.
-    own, usual = {"method", "network", "init", "batch", "crops"}, params.pretrain[params.study[0]].network
+    usual = params.pretrain[params.study[0]].network
     found = []
     for run, spec in specs.items():
         for other, beside in specs.items():
-            alike = spec.model_dump(exclude=own) == beside.model_dump(exclude=own)
+            alike = learns_from(spec) == learns_from(beside)
             if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
                 tuned = _tuned(run, metrics, params), _tuned(other, metrics, params)
                 of_run, of_other = map(_errors_by_seed, tuned)

@@ -18,11 +18,13 @@ from pipeline.reporting.intervals import Interval, difference, lesser, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.reporting.studies import METRICS
-from pipeline.run_spec import Params
+from pipeline.run_spec import Params, Pretrain
 
 STAGE = "body_mesh"
 """Of the fine-tunings."""
 _CHANGE_NOTHING = {"seed", "snapshots", "num_previews", "checkpoint_every"}
+# `crops` says where the second image of a pair is cut, which to MAE is an image among others.
+_OF_A_METHOD = {"method", "network", "init", "batch", "crops"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Comparison:
 class Repeats:
     groups: tuple[Repeated, ...]
     untrained: tuple[Untrained, ...]
-    study: tuple[str, ...]
+    study: Mapping[str, str]
+    """Run -> what it learns from; see `learns_from`."""
     headline: tuple[str, ...]
     confidence: float
 
@@ -126,12 +129,15 @@ class Repeats:
 
     @property
     def shown(self) -> tuple[Comparison, ...]:
-        """Those of the page: what else the paper compares stands in its tables and claims."""
+        """Those of the page: of the study, runs that learn from the same; what else the paper compares stands in its
+        tables and claims."""
         untrained = {side.name for side in self.untrained}
         return tuple(
             two
             for two in self.comparisons
-            if two.other in untrained or two.one in self.study or {two.one, two.other} <= {*self.headline}
+            if two.other in untrained
+            or {two.one, two.other} <= {*self.headline}
+            or (two.one in self.study and self.study[two.one] == self.study[two.other])
         )
 
     def write(self, path: Path, relative_to: Path) -> None:
@@ -186,7 +192,14 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
         if init in params.import_weights and (files := _fine_tunings(init, metrics, params))
     )
     headline = params.finetune.body_mesh.headline
-    return Repeats(groups, untrained, params.study, headline, params.report.confidence)
+    study = {run: learns_from(params.pretrain[run]) for run in params.study}
+    return Repeats(groups, untrained, study, headline, params.report.confidence)
+
+
+def learns_from(run: Pretrain) -> str:
+    """Equal for runs with the same images, masks and numbers of steps, whatever learns from them: with a reference or
+    without, how many pairs at a time, with which seed."""
+    return run.model_dump_json(exclude=_CHANGE_NOTHING | _OF_A_METHOD)
 
 
 def first_alike(params: Params) -> dict[str, str]:

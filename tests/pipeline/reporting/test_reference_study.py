@@ -90,10 +90,48 @@ def test_runs_that_share_a_second_change_are_a_curve_of_their_own(layout: Layout
     assert [place.run for place in factors["masking"].curves[""]] == ["study", "study_uniform"]
 
 
+def test_a_run_that_changes_much_begins_a_part_of_the_study(layout: Layout, params: Params) -> None:
+    for run in ("study", "study_uniform", "study_near", "study_near_gap_15", "study_near_view_baseline_0"):
+        measure(layout, params, run, {("view", "other"): 0.01})
+    measure(layout, params, "study_near_view", {("view", "other"): 0.01})
+    around, near = found(layout, params).parts
+    assert (around.usual.run, around.changes) == ("study", ())
+    assert [factor.id for factor in around.factors] == ["study-masking"]
+    assert near.usual.run == "study_near"
+    assert set(near.changes) == {"masking: uniform", "kinds: pose", "gap_s: 0 to 0.5", "crops: shared", "heldout: 0.4"}
+    curves = {factor.id: factor.curves for factor in near.factors}
+    assert {
+        name: {by: [place.run for place in runs] for by, runs in lines.items()} for name, lines in curves.items()
+    } == {
+        "study_near-gap_s": {"": ["study_near", "study_near_gap_15"]},
+        "study_near-kinds": {"": ["study_near", "study_near_view"]},
+        "study_near-baseline_degrees": {"kinds: view": ["study_near_view_baseline_0", "study_near_view"]},
+    }
+
+
+def test_runs_with_a_reference_that_gives_something_of_its_own_are_named(layout: Layout, params: Params) -> None:
+    for run, same in (("study", 0.001), ("study_near", 0.01), ("study_mask_90", 0.02), ("study_mask_95", -0.02)):
+        measure(layout, params, run, {("pose", "other"): 0.05, ("pose", "same"): same})
+    assert found(layout, params).findings == (
+        "In cross-pose pairs the reference is seen to give something of its own, beyond what another image of the same "
+        "recording gives, in 2 of 4 runs: study_mask_90 (0.0200 ± 0.0045), study_near (0.0100 ± 0.0045). If it gave "
+        "nothing in any, about 0.1 would look so by luck.",
+    )
+    measure(layout, params, "study_near", {("pose", "other"): 0.05, ("pose", "same"): 0.001})
+    measure(layout, params, "study_mask_90", {("pose", "other"): 0.05})
+    (sentence,) = found(layout, params).findings
+    assert "in 0 of 3 runs. If" in sentence
+
+
 def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, params: Params) -> None:
     for run in params.study:
         measure(layout, params, run, {("view", "other"): 0.01} if params.pretrain[run].method == "croco" else {})
-    labels = {factor.key: factor.labels for factor in found(layout, params).factors}
+    around, near = found(layout, params).parts
+    labels = {factor.key: factor.labels for factor in near.factors}
+    assert labels["gap_s"] == ("0 to 0.5", "0.5 to 1.5", "1.5 to 4")
+    assert labels["kinds"] == ("pose", "view, pose", "view")
+    assert labels["crops"] == ("shared", "own")
+    labels = {factor.key: factor.labels for factor in around.factors}
     assert labels["max_pairs"] == ("30", "100", "300", "all")
     assert labels["baseline_degrees"] == ("0 to 45", "45 to 90", "90 to 181", "all")
     assert labels["network"] == ("usual", "shallowdecoder", "deepdecoder", "widedecoder")
@@ -143,7 +181,7 @@ def test_the_first_sentence_follows_the_numbers(
 ) -> None:
     measure(layout, params, "study", {("pose", "other"): other, ("pose", "same"): same})
     measure(layout, params, "study_mask_90", {("pose", "other"): other})
-    (sentence, *_) = found(layout, params).findings
+    (sentence,) = found(layout, params).parts[0].findings
     assert sentence.startswith("study, cross-pose pairs: ")
     assert says in sentence
 

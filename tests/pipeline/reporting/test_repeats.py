@@ -66,6 +66,18 @@ def test_runs_of_the_study_are_compared_with_each_other_alone(repeated, params, 
     assert len(found.comparisons) == len(names) == 6
 
 
+def test_the_page_compares_those_runs_of_the_study_that_learn_from_the_same(repeated, params, write_metrics):
+    for run in ("study_uniform", "study_mae_half", "study_near", "study_near_mae"):
+        for name in (run, f"{run}_seed_1"):
+            for seed in range(3):
+                write_metrics(name, seed, 110.0 + 0.1 * seed)
+    found = repeats(metric_table.read(repeated), params)
+    everything, shown = ({(two.one, two.other) for two in some} for some in (found.comparisons, found.shown))
+    assert ("study_uniform", "study_near_mae") in everything
+    of_the_study = {two for two in shown if {*two} <= {*params.study}}
+    assert of_the_study == {("study_uniform", "study_mae_half"), ("study_near", "study_near_mae")}
+
+
 def test_the_page_leaves_to_tables_and_claims_what_the_paper_compares(repeated, params, write_metrics):
     for name in ("croco_body_uniform", "croco_body_uniform_seed_1"):
         for seed in range(3):

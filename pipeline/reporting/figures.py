@@ -137,17 +137,17 @@ def study_curves(study: Study, names: Sequence[str]) -> str:
 @matplotlib.rc_context(STYLE)
 def factor_curves(factor: Factor) -> str:
     """What the true reference saves on the person's hidden patches, a panel per kind of pairs, and PA-MPJPE."""
-    figure, panels = _figure(8.4, 3.2, len(KINDS) + factor.fine_tuned)
+    figure, panels = _figure(8.4, 3.2, len(factor.kinds) + factor.fine_tuned)
     places = {label: number for number, label in enumerate(factor.labels)}
     dashes = dict(zip(factor.curves, ("-", "--", ":", "-.") * len(factor.curves), strict=False))
-    for axes, (kind, name) in zip(panels, KINDS.items(), strict=False):
+    for axes, kind in zip(panels, factor.kinds, strict=False):
         for besides, curve in factor.curves.items():
             for number, (against, reference) in enumerate(AGAINST.items()):
                 shown = {place.label: place.savings.get((kind, "person", against)) for place in curve}
                 label = f"{reference}, {besides}" if besides else reference
                 _with_bars(axes, places, shown, dashes[besides], COLOURS[number], label)
         axes.axhline(0, color=INK, linewidth=0.6, alpha=0.4)
-        axes.set(title=f"{name} pairs", ylabel="loss the true reference saves")
+        axes.set(title=f"{KINDS[kind]} pairs", ylabel="loss the true reference saves")
     if factor.fine_tuned:
         for besides, curve in factor.curves.items():
             _with_bars(

@@ -100,21 +100,20 @@ class Factor:
         return TITLES.get(self.key, self.key.replace("_", " ").capitalize())
 
     @property
-    def finding(self) -> str | None:
-        """Where on the usual curve the reference saves most and least, in a sentence."""
-        parts = []
-        for kind, name in KINDS.items():
-            key = (kind, "person", "other")
-            shown = [place for place in self.curves.get("", ()) if key in place.savings]
-            if len(shown) < 2:
-                continue
-            most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
-            apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
-            parts.append(
-                f"in {name} pairs most at {most.label} ({most.savings[key].written(4)}) and least at {least.label} "
-                f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}"
-            )
-        return f"Against another recording's, the reference saves {'; '.join(parts)}." if parts else None
+    def kinds(self) -> tuple[str, ...]:
+        """Of the pairs that anything was measured on."""
+        measured = {kind for places in self.curves.values() for place in places for kind, *_ in place.savings}
+        return tuple(kind for kind in KINDS if kind in measured)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Where on each curve the reference saves most and least, in sentences."""
+        found = []
+        for besides, places in self.curves.items():
+            against = f"With {besides}, against" if besides else "Against"
+            if extremes := _extremes(places):
+                found.append(f"{against} another recording's, the reference saves {extremes}.")
+        return tuple(found)
 
     @property
     def fine_tuned(self) -> bool:
@@ -241,6 +240,22 @@ def _part(
 
 def _written(changes: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {_label(value)}" for key, value in changes.items()]
+
+
+def _extremes(places: Sequence[Place]) -> str:
+    parts = []
+    for kind, name in KINDS.items():
+        key = (kind, "person", "other")
+        shown = [place for place in places if key in place.savings]
+        if len(shown) < 2:
+            continue
+        most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
+        apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
+        parts.append(
+            f"in {name} pairs most at {most.label} ({most.savings[key].written(4)}) and least at {least.label} "
+            f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}"
+        )
+    return "; ".join(parts)
 
 
 def _of_one_seed(params: Params) -> list[str]:

@@ -192,10 +192,15 @@ def test_a_factor_names_its_extremes_and_whether_they_differ(
 ) -> None:
     measure(layout, params, "study", {("view", "other"): least})
     measure(layout, params, "study_mask_90", {("view", "other"): 0.05})
-    (factor,) = found(layout, params).factors
-    assert factor.finding == (
+    measure(layout, params, "study_uniform", {("view", "other"): 0.03})
+    measure(layout, params, "study_uniform_90", {("view", "other"): 0.04})
+    factor = next(factor for factor in found(layout, params).factors if factor.key == "mask_ratio")
+    assert factor.kinds == ("view",)
+    assert factor.findings == (
         "Against another recording's, the reference saves in cross-view pairs most at 0.9 "
-        f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}."
+        f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}.",
+        "With masking: uniform, against another recording's, the reference saves in cross-view pairs most at 0.9 "
+        "(0.0400 ± 0.0045) and least at 0.75 (0.0300 ± 0.0045), intervals that lie apart.",
     )
 
 

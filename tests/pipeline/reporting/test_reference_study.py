@@ -268,8 +268,12 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     saved = {("view", "other"): 0.0123, ("view", "same"): 0.001, ("pose", "black"): 0.03}
     for run in ("study", "study_mask_90", "study_mask_95"):
         measure(measured, params, run, saved)
-    for run, loss in (("study_mae", 0.61), ("study_uniform", 0.65)):
+    for run, loss in (("study_mae", 0.61), ("study_uniform", 0.65), ("study_uniform_batch_32", 0.64)):
         measure(measured, params, run, {}, values={"heldout_loss_human": {"value": loss, "unit": "", "n": 512}})
+    for run, mean in (("study_mae", 112.0), ("study_uniform", 110.0), ("study_uniform_batch_32", 113.0)):
+        for name in (run,) if run == "study_uniform_batch_32" else (run, f"{run}_seed_1"):
+            for seed in range(3):
+                write_metrics(name, seed, mean + 0.1 * seed)
     for run in ("study", "study_mask_90"):
         for seed in range(3):
             write_metrics(run, seed, 115.0 + seed)
@@ -279,6 +283,9 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     assert "What makes the reference pay" in page
     assert "+0.0123 ± 0.0045" in page
     assert "<td>study_uniform</td><td>32</td><td>16</td><td>0.6100</td><td>0.6500</td>" in page
+    of_several, of_one = "<td><small>2 pre-trainings</small></td>", "<td><small>one pre-training</small></td>"
+    assert f"<td>+2.0 ± 0.0</td>{of_several}<td>study_uniform</td>" in page
+    assert f"<td>\N{MINUS SIGN}1.0 ± 0.0</td>{of_one}<td>study_mae</td>" in page
     assert "study <small>pretrain</small>" not in page
     assert (measured.report / "figures" / "study-mask_ratio.svg").read_text().startswith("<svg")
     with (measured.report / "tables" / "reference_study.csv").open(newline="") as content:

@@ -53,7 +53,7 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
     filled = tables.build(reference, metrics, params, layout, other_seeds)
     outcomes = claims.judge(reference.claims, filled)
     found = studies.studies(metrics, params)
-    study_of_reference = reference_study.reference_study(metrics, params)
+    study_of_reference = reference_study.reference_study(metrics, params, other_seeds)
     plots = draw_plots(params, layout, metrics, filled, found, study_of_reference)
     galleries = pictures.galleries(layout, params)
     html = page.render(

@@ -26,7 +26,7 @@ from pipeline.reporting.intervals import (
     student_t,
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.repeats import learns_from
+from pipeline.reporting.repeats import Repeats, learns_from
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params, Pretrain
 
@@ -135,12 +135,14 @@ class Beside:
     """After fine-tuning, mm."""
     apart: Interval | None
     """Without minus with a reference, mm, paired by fine-tuning seed."""
+    over_pretrainings: Interval | None
+    """The same over pre-trainings; None where one of the two has no other seeds."""
     stale: str | None
 
     @property
     def better(self) -> str | None:
         """Which has the smaller error after fine-tuning; None where that is not decided."""
-        return lesser(self.without, self.with_reference, self.apart)
+        return lesser(self.without, self.with_reference, self.over_pretrainings or self.apart)
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class ReferenceStudy:
                             rows.writerow([*head, "pa_mpjpe", "", "", "", *_numbers(place.pa_mpjpe), files])
 
 
-def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | None:
+def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats | None = None) -> ReferenceStudy | None:
     """As far as it has been run; None where its first run, or everything else, has not."""
     measured = {
         run: file for run in _of_one_seed(params) for file in metrics.of("pretrain", run) if file.reference_saves
@@ -192,7 +194,7 @@ def reference_study(metrics: MetricTable, params: Params) -> ReferenceStudy | No
     specs = {run: _spec(params.pretrain[run]) for run in measured}
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
     parts = tuple(_part(usual, runs, first, specs, places) for usual, runs in _by_usual(first, specs).items())
-    beside = _without_a_reference(metrics, params)
+    beside = _without_a_reference(metrics, params, other_seeds)
     findings = [*_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
 
@@ -243,6 +245,7 @@ def _written(changes: Mapping[str, Any]) -> list[str]:
 
 
 def _extremes(places: Sequence[Place]) -> str:
+    """Where on a curve the reference saves most and least; empty where nothing can be compared."""
     parts = []
     for kind, name in KINDS.items():
         key = (kind, "person", "other")
@@ -350,7 +353,7 @@ def _of_its_own(places: Mapping[str, Place], params: Params) -> list[str]:
     return found
 
 
-def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
+def _without_a_reference(metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> list[Beside]:
     files = {
         run: file
         for run in _of_one_seed(params)
@@ -367,6 +370,7 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
                 tuned = _tuned(run, metrics, params), _tuned(other, metrics, params)
                 of_run, of_other = map(_errors_by_seed, tuned)
                 measured = (files[run], files[other], *tuned[0], *tuned[1])
+                repeated = other_seeds.between(run, other) if other_seeds else None
                 found.append(
                     Beside(
                         run,
@@ -378,7 +382,8 @@ def _without_a_reference(metrics: MetricTable, params: Params) -> list[Beside]:
                         ),
                         pa_mpjpe=(_over_seeds(of_run, params), _over_seeds(of_other, params)),
                         apart=paired_difference(of_run, of_other, params.report.confidence),
-                        stale=why_any_stale(measured, metrics, params),
+                        over_pretrainings=repeated.apart["pa_mpjpe"] if repeated else None,
+                        stale=why_any_stale(measured, metrics, params) or (repeated.stale if repeated else None),
                     )
                 )
     return found

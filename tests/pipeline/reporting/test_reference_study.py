@@ -12,6 +12,7 @@ from pipeline.layout import Layout
 from pipeline.reporting import metric_table
 from pipeline.reporting.__main__ import main
 from pipeline.reporting.reference_study import ReferenceStudy, reference_study
+from pipeline.reporting.repeats import repeats
 from pipeline.run_spec import Params, pretrain_fingerprint
 
 ERROR = 0.002
@@ -53,7 +54,8 @@ def measure(
 
 
 def found(layout: Layout, params: Params) -> ReferenceStudy:
-    study = reference_study(metric_table.read(layout), params)
+    metrics = metric_table.read(layout)
+    study = reference_study(metrics, params, repeats(metrics, params))
     assert study is not None
     return study
 
@@ -237,6 +239,28 @@ def test_networks_with_and_without_reference_are_compared_after_fine_tuning(
     (two,) = found(layout, params).without_a_reference
     assert two.pa_mpjpe[0] is not None and two.apart is not None
     assert (two.pa_mpjpe[0].written(1), two.apart.written(1), two.better) == ("121.0 ± 2.5", apart, better)
+
+
+def test_several_pretrainings_decide_between_networks_with_and_without_reference(
+    layout: Layout, params: Params, write_metrics
+) -> None:
+    for run in ("study", "study_uniform", "study_mae"):
+        values = {"heldout_loss_human": {"value": 0.5, "unit": "squared error", "n": 512}}
+        measure(layout, params, run, {} if run == "study_mae" else {("view", "other"): 0.01}, values=values)
+    # Of the first pre-trainings MAE is 1 mm ahead at every seed; another one of it is 4 mm worse.
+    for run, mean in (("study_mae", 110.0), ("study_uniform", 111.0), ("study_uniform_seed_1", 111.2)):
+        for seed in range(3):
+            write_metrics(run, seed, mean + 0.1 * seed)
+    alone = found(layout, params).without_a_reference[0]
+    assert (alone.over_pretrainings, alone.better, alone.stale) == (None, "study_mae", None)
+    measure(layout, params, "study_mae_seed_1", {}, params_fingerprint="0" * 16)
+    for seed in range(3):
+        write_metrics("study_mae_seed_1", seed, 114.0 + 0.1 * seed)
+    decided = found(layout, params).without_a_reference[0]
+    assert decided.apart == alone.apart
+    assert decided.over_pretrainings is not None and decided.over_pretrainings.mean == pytest.approx(0.9)
+    assert decided.better is None
+    assert decided.stale == "study_mae_seed_1: measured with other parameters than params.yaml has now"
 
 
 def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, params: Params, write_metrics) -> None:

@@ -150,6 +150,11 @@ def draw_plots(
         | {
             factor.id: figures.factor_curves(factor)
             for factor in (study_of_reference.factors if study_of_reference else ())
+        }
+        | {
+            part.id: figures.runs_of(part)
+            for part in (study_of_reference.parts if study_of_reference else ())
+            if part.factors
         },
     )
 

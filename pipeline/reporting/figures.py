@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from pipeline.reporting.intervals import Interval
-from pipeline.reporting.reference_study import AGAINST, KINDS, Factor
+from pipeline.reporting.intervals import Interval, Verdict, ordered
+from pipeline.reporting.reference_study import AGAINST, KINDS, Factor, Part
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import heading
 from pipeline.reporting.tables import Cell, Filled
@@ -132,6 +132,62 @@ def study_curves(study: Study, names: Sequence[str]) -> str:
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
     panels[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def runs_of(part: Part) -> str:
+    """All runs of a part of the study below each other: what the true reference saves, a panel per kind of pairs, and
+    PA-MPJPE. A dotted line goes through the usual run; filled is what lies apart from it, or from 0 in what is the
+    reference's own.
+    """
+    rows = {place.run: len(part.runs) - 1 - number for number, place in enumerate(part.runs)}
+    figure, panels = _figure(8.4, 1.1 + 0.2 * len(rows), len(part.kinds) + part.fine_tuned)
+    nothing = Interval(0.0, 0.0, 1)
+    for axes, kind in zip(panels, part.kinds, strict=False):
+        of_other, of_same = (
+            {rows[place.run]: place.savings.get((kind, "person", against)) for place in part.runs}
+            for against in ("other", "same")
+        )
+        usual = part.usual.savings.get((kind, "person", "other"))
+        _across(axes, of_other, usual, 0.14, COLOURS[0], f"instead of {AGAINST['other']}")
+        _across(axes, of_same, nothing, -0.14, COLOURS[1], f"instead of {AGAINST['same']}")
+        if usual:
+            axes.axvline(usual.mean, color=COLOURS[0], linewidth=0.9, linestyle=":")
+        axes.axvline(0, color=INK, linewidth=0.6, alpha=0.4)
+        axes.set_title(f"{KINDS[kind]} pairs")
+        axes.set_xlabel("loss the true reference saves", fontsize=7.5)
+    if part.fine_tuned:
+        errors = {rows[place.run]: place.pa_mpjpe for place in part.runs}
+        _across(panels[-1], errors, part.usual.pa_mpjpe, 0, INK, "")
+        if part.usual.pa_mpjpe:
+            panels[-1].axvline(part.usual.pa_mpjpe.mean, color=INK, linewidth=0.9, linestyle=":")
+        panels[-1].set_title("after fine-tuning")
+        panels[-1].set_xlabel("PA-MPJPE (mm)", fontsize=7.5)
+    for axes in panels:
+        axes.set_yticks(list(rows.values()), [""] * len(rows))
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+        axes.locator_params(axis="x", nbins=5)
+    panels[0].set_yticks(list(rows.values()), [place.label for place in part.runs], fontsize=7)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=7)
+    return _svg(figure)
+
+
+def _across(
+    axes: Axes, shown: Mapping[int, Interval | None], beside: Interval | None, shift: float, stroke: str, label: str
+) -> None:
+    """Intervals lying at their rows, `shift` above them; those that lie apart from `beside` filled."""
+    for row, found in shown.items():
+        if found is not None:
+            apart = ordered(found, beside) in (Verdict.HOLDS, Verdict.FAILS)
+            axes.errorbar(
+                found.mean, row + shift, xerr=found.half_width or 0.0, color=stroke, marker="o", markersize=3.6,
+                markerfacecolor=stroke if apart else "none", elinewidth=1.0, label=label,
+            )  # fmt: skip
+            label = "_"  # one entry of the legend
 
 
 @matplotlib.rc_context(STYLE)

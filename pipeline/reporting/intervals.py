@@ -44,8 +44,8 @@ class Interval:
 
     def written(self, decimals: int) -> str:
         """`57.4 ± 0.8`, or the bare mean, for a sentence."""
-        half = "" if self.half_width is None else f" ± {self.half_width:.{decimals}f}"
-        return f"{self.mean:.{decimals}f}{half}"
+        mean = f"{self.mean:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+        return mean if self.half_width is None else f"{mean} ± {self.half_width:.{decimals}f}"
 
     def __neg__(self) -> Interval:
         return Interval(-self.mean, self.half_width, self.num)

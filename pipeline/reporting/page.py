@@ -66,7 +66,7 @@ class Plots:
     task_losses: Mapping[tuple[str, str], str]
     """(stage, run) -> the curves of its fine-tunings."""
     studies: Mapping[str, str]
-    """Id of a study, or of a factor of the study of the reference -> its curves."""
+    """Id of a study, or of a part or a factor of the study of the reference -> its curves."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,16 @@ class Measured:
     """What one stage measures that fills no table of the paper."""
 
     stage: str
-    names: tuple[str, ...]
-    units: Mapping[str, str]
     files: tuple[MetricsFile, ...]
+
+    @property
+    def by_unit(self) -> dict[str, list[str]]:
+        """Names of what is measured, those of one unit together."""
+        found: dict[str, list[str]] = {}
+        units = {name: value.unit for file in self.files for name, value in sorted(file.values.items())}
+        for name, unit in units.items():
+            found.setdefault(unit, []).append(name)
+        return found
 
 
 def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> list[Measured]:
@@ -251,15 +258,7 @@ def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> li
     for file in metrics.files:
         if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in elsewhere):
             of_stage.setdefault(file.stage, []).append(file)
-    return [
-        Measured(
-            stage,
-            tuple(dict.fromkeys(name for file in files for name in sorted(file.values))),
-            {name: value.unit for file in files for name, value in file.values.items()},
-            tuple(files),
-        )
-        for stage, files in of_stage.items()
-    ]
+    return [Measured(stage, tuple(files)) for stage, files in of_stage.items()]
 
 
 def mean_pose(metrics: MetricTable) -> Value | None:

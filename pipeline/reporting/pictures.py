@@ -54,6 +54,8 @@ class Gallery:
     tiles: list[Tile] = field(default_factory=list)
     at_once: int | None = None
     """How many of them are seen without unfolding the rest; None = all."""
+    columns: int | None = None
+    """Tiles in a row where there is room for them; None = as many as fit."""
     absent: list[str] = field(default_factory=list)
     """What could not be shown, and why."""
 
@@ -216,8 +218,9 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
     seed = params.body_mesh.seeds[0]
     for init in params.finetune.body_mesh.headline:
         _add_drawn(gallery, layout, layout.pictures("body_mesh", f"{init}/{seed}"), f"from {init}, seed {seed}")
-    # The same test image from every initialisation stands together.
+    # The same test image from every initialisation stands in one row.
     gallery.tiles.sort(key=lambda tile: tile.caption.rpartition(": ")[2])
+    gallery.columns = len({tile.caption.rpartition(": ")[0] for tile in gallery.tiles}) or None
     return gallery
 
 

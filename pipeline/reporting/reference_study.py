@@ -97,13 +97,17 @@ class Factor:
 
     @property
     def title(self) -> str:
-        return TITLES.get(self.key, self.key.replace("_", " ").capitalize())
+        return _title(self.key)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Of all curves."""
+        return tuple(place for places in self.curves.values() for place in places)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Of the pairs that anything was measured on."""
-        measured = {kind for places in self.curves.values() for place in places for kind, *_ in place.savings}
-        return tuple(kind for kind in KINDS if kind in measured)
+        return _kinds(self.places)
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -118,7 +122,7 @@ class Factor:
     @property
     def fine_tuned(self) -> bool:
         """Whether more than one of the places was fine-tuned."""
-        return sum(place.pa_mpjpe is not None for places in self.curves.values() for place in places) > 1
+        return _several_tuned(self.places)
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,28 @@ class Part:
     usual: Place
     changes: tuple[str, ...]
     """Of the first part's usual run, by this one; none in the first part."""
+    runs: tuple[Place, ...]
+    """All of them, called by what they change; the usual one first."""
     factors: tuple[Factor, ...]
-    findings: tuple[str, ...]
-    """What the reference gives in the usual run, in sentences."""
+
+    @property
+    def id(self) -> str:
+        return f"around-{self.usual.run}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the pairs that anything was measured on."""
+        return _kinds(self.runs)
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether more than one of the runs was fine-tuned."""
+        return _several_tuned(self.runs)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What the reference gives in the usual run, in sentences."""
+        return tuple(_of_the_usual(self.usual))
 
 
 @dataclass(frozen=True)
@@ -195,7 +218,7 @@ def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats |
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
     parts = tuple(_part(usual, runs, first, specs, places) for usual, runs in _by_usual(first, specs).items())
     beside = _without_a_reference(metrics, params, other_seeds)
-    findings = [*_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
+    findings = [*_most(places, first), *_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
 
 
@@ -237,7 +260,26 @@ def _part(
             used = {place.label for curve in kept.values() for place in curve}
             factors.append(Factor(usual, key, tuple(label for label in labels if label in used), kept))
     of_first = tuple(_written(_changes(specs[usual], specs[first])))
-    return Part(places[usual], of_first, tuple(factors), tuple(_of_the_usual(places[usual])))
+    # In the order of the curves, so that what changes one thing stands together.
+    in_order = dict.fromkeys([usual, *(place.run for factor in factors for place in factor.places), *runs])
+    called = []
+    for run in in_order:
+        told = (f"{_title(key)}: {_label(value, specs[usual][key])}" for key, value in changes[run].items())
+        called.append(replace(places[run], label=", ".join(told) or "as usual"))
+    return Part(places[usual], of_first, tuple(called), tuple(factors))
+
+
+def _title(key: str) -> str:
+    return TITLES.get(key, key.replace("_", " ").capitalize())
+
+
+def _kinds(places: Sequence[Place]) -> tuple[str, ...]:
+    measured = {kind for place in places for kind, *_ in place.savings}
+    return tuple(kind for kind in KINDS if kind in measured)
+
+
+def _several_tuned(places: Sequence[Place]) -> bool:
+    return sum(place.pa_mpjpe is not None for place in places) > 1
 
 
 def _written(changes: Mapping[str, Any]) -> list[str]:
@@ -329,6 +371,22 @@ def _of_the_usual(usual: Place) -> list[str]:
                 text += f": {share:.0%} of what it gives is its own, the rest what the images of a recording share"
             text += "."
         found.append(text)
+    return found
+
+
+def _most(places: Mapping[str, Place], first: str) -> list[str]:
+    """In which run the true reference saves most, beside the first."""
+    found = []
+    for kind, name in KINDS.items():
+        key = (kind, "person", "other")
+        saved = {run: place.savings[key] for run, place in places.items() if key in place.savings}
+        if len(saved) > 1 and first in saved:
+            most = max(saved, key=lambda run: saved[run].mean)
+            found.append(
+                f"In {name} pairs the true reference instead of another recording's saves most in {most}: "
+                f"{saved[most].written(4)}"
+                + ("." if most == first else f", where {first} has {saved[first].written(4)}.")
+            )
     return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
 
 from pipeline.layout import Layout
-from pipeline.reporting import metric_table
+from pipeline.reporting import figures, metric_table
 from pipeline.reporting.__main__ import main
 from pipeline.reporting.reference_study import ReferenceStudy, reference_study
 from pipeline.reporting.repeats import repeats
@@ -115,14 +116,54 @@ def test_runs_with_a_reference_that_gives_something_of_its_own_are_named(layout:
     for run, same in (("study", 0.001), ("study_near", 0.01), ("study_mask_90", 0.02), ("study_mask_95", -0.02)):
         measure(layout, params, run, {("pose", "other"): 0.05, ("pose", "same"): same})
     assert found(layout, params).findings == (
+        "In cross-pose pairs the true reference instead of another recording's saves most in study: 0.0500 ± 0.0045.",
         "In cross-pose pairs the reference is seen to give something of its own, beyond what another image of the same "
         "recording gives, in 2 of 4 runs: study_mask_90 (0.0200 ± 0.0045), study_near (0.0100 ± 0.0045). If it gave "
         "nothing in any, about 0.1 would look so by luck.",
     )
     measure(layout, params, "study_near", {("pose", "other"): 0.05, ("pose", "same"): 0.001})
     measure(layout, params, "study_mask_90", {("pose", "other"): 0.05})
-    (sentence,) = found(layout, params).findings
+    _, sentence = found(layout, params).findings
     assert "in 0 of 3 runs. If" in sentence
+
+
+def test_the_run_in_which_the_reference_saves_most_stands_beside_the_first(layout: Layout, params: Params) -> None:
+    for run, saved in (("study", -0.01), ("study_mask_90", 0.02), ("study_near", 0.3)):
+        measure(layout, params, run, {("view", "other"): saved} if run != "study_near" else {("pose", "other"): saved})
+    # Of cross-pose pairs the first run has none to stand beside.
+    assert found(layout, params).findings == (
+        "In cross-view pairs the true reference instead of another recording's saves most in study_mask_90: "
+        "0.0200 ± 0.0045, where study has \N{MINUS SIGN}0.0100 ± 0.0045.",
+    )
+
+
+def test_runs_of_a_part_are_called_by_what_they_change_in_the_order_of_the_curves(
+    layout: Layout, params: Params
+) -> None:
+    for run in ("study_uniform_90", "study_mask_95", "study", "study_uniform", "study_network", "study_decoder_deep"):
+        if run in params.study:
+            measure(layout, params, run, {("view", "other"): 0.01})
+    (part,) = found(layout, params).parts
+    assert [(place.run, place.label) for place in part.runs] == [
+        ("study", "as usual"),
+        ("study_mask_95", "Mask ratio: 0.95"),
+        ("study_uniform", "Masking: uniform"),
+        ("study_uniform_90", "Masking: uniform, Mask ratio: 0.9"),
+        ("study_decoder_deep", "Network: deepdecoder"),
+    ]
+    assert (part.kinds, part.fine_tuned) == (("view",), False)
+
+
+def test_what_lies_apart_from_the_usual_run_is_filled(layout: Layout, params: Params) -> None:
+    savings = {"study": (0.01, 0.0), "study_mask_90": (0.012, 0.001), "study_mask_95": (0.03, 0.02)}
+    for run, (other, same) in savings.items():
+        measure(layout, params, run, {("view", "other"): other, ("view", "same"): same})
+    svg = figures.runs_of(found(layout, params).parts[0])
+    marks = re.findall(r'<use [^>]*style="(fill-opacity: 0|fill: #\w+); stroke: (#\w+)"', svg)
+    other, same = ([fill != "fill-opacity: 0" for fill, stroke in marks if stroke == of] for of in figures.COLOURS[:2])
+    in_legend = [False]
+    assert other == [False, False, True, *in_legend]
+    assert same == [False, False, True, *in_legend]
 
 
 def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, params: Params) -> None:
@@ -223,7 +264,7 @@ def test_a_network_without_reference_stands_beside_the_ones_with_the_same_masks(
     ("reference", "apart", "better"),
     [
         ((110.0, 111.0, 112.1), "10.0 ± 0.1", "study_uniform"),
-        ((130.0, 131.0, 132.1), "-10.0 ± 0.1", "study_mae"),
+        ((130.0, 131.0, 132.1), "\N{MINUS SIGN}10.0 ± 0.1", "study_mae"),
         ((110.0, 121.0, 132.0), "0.0 ± 24.8", None),
     ],
 )
@@ -305,7 +346,8 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     assert main(["--params", str(measured.root / "params.yaml"), "--root", str(measured.root)]) == 0
     page = (measured.report / "index.html").read_text()
     assert "What makes the reference pay" in page
-    assert "+0.0123 ± 0.0045" in page
+    assert '+0.0123<small class="paired">± 0.0045</small>' in page
+    assert (measured.report / "figures" / "around-study.svg").read_text() in page
     assert "<td>study_uniform</td><td>32</td><td>16</td><td>0.6100</td><td>0.6500</td>" in page
     assert '+2.0 ± 0.0<small class="paired">over 2 pre-trainings</small></td><td>with</td>' in page
     assert '\N{MINUS SIGN}1.0 ± 0.0<small class="paired">one pre-training</small></td><td>without</td>' in page

@@ -106,7 +106,7 @@ def test_page_and_file_show_them(repeated, params):
     assert main(["--root", str(repeated.root)]) == 0
     html = (repeated.report / "index.html").read_text()
     assert 'id="seeds"' in html and "croco_body_seed_2" in html
-    assert "<td><b>104.0 ± 2.5</b></td>" in html and "<td>1.0</td><td>1.0</td>" in html
+    assert "<td><b>104.0 ± 2.5</b></td>" in html and "<td>1.0, 1.0</td>" in html
     assert '<span title="croco_body_seed_2">105.0</span>' in html
     assert "croco_body <small>against</small> mae_body</th><td>\N{MINUS SIGN}15.0 ± 5.7</td><td>croco_body</td>" in html
     with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:

@@ -203,12 +203,17 @@ def learns_from(run: Pretrain) -> str:
 
 
 def first_alike(params: Params) -> dict[str, str]:
-    """Run -> the first run that differs from it in its seed at most, which may be itself."""
+    """Run -> the first run that differs from it in its seed at most, which may be itself; so may what they start
+    from."""
     firsts: dict[str, str] = {}
-    return {
-        run: firsts.setdefault(spec.model_dump_json(exclude=_CHANGE_NOTHING), run)
-        for run, spec in params.pretrain.items()
-    }
+
+    def first(run: str) -> str:
+        spec = params.pretrain[run]
+        start = first(spec.init) if spec.init in params.pretrain else spec.init
+        alike = spec.model_copy(update={"init": start}).model_dump_json(exclude=_CHANGE_NOTHING)
+        return firsts.setdefault(alike, run)
+
+    return {run: first(run) for run in params.pretrain}
 
 
 def _fine_tunings(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:

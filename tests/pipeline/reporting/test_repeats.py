@@ -31,6 +31,16 @@ def test_runs_alike_but_for_their_seed_are_one_group(repeated, params):
     assert [repeat.seed for repeat in found.groups[0].repeats] == [0, 1, 2]
 
 
+def test_what_starts_from_another_seed_of_the_same_run_is_in_the_group(repeated, params, write_metrics):
+    runs = ("croco_body_from_croco", "croco_body_from_croco_seed_1", "croco_body_from_croco_seed_3")
+    assert [params.pretrain[run].init for run in runs] == ["croco", "croco", "croco_seed_3"]
+    for run in (*runs, "croco_hand_from_croco"):
+        write_metrics(run, 0, 105.0)
+    assert runs in {
+        tuple(repeat.run for repeat in group.repeats) for group in repeats(metric_table.read(repeated), params).groups
+    }
+
+
 def test_the_interval_of_a_group_is_over_pretrainings_each_the_mean_of_its_finetunings(repeated, params):
     croco, _ = repeats(metric_table.read(repeated), params).groups
     interval = croco.values["pa_mpjpe"]

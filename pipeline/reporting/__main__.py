@@ -154,7 +154,7 @@ def draw_plots(
         | {
             part.id: figures.runs_of(part)
             for part in (study_of_reference.parts if study_of_reference else ())
-            if part.factors
+            if len(part.runs) > 1
         },
     )
 

@@ -203,17 +203,15 @@ def learns_from(run: Pretrain) -> str:
 
 
 def first_alike(params: Params) -> dict[str, str]:
-    """Run -> the first run that differs from it in its seed at most, which may be itself; so may what they start
-    from."""
-    firsts: dict[str, str] = {}
+    """Run -> the first run that is alike but for its seed and the seed of what it starts from; it may be itself."""
 
-    def first(run: str) -> str:
+    def but_for_seeds(run: str) -> str:
         spec = params.pretrain[run]
-        start = first(spec.init) if spec.init in params.pretrain else spec.init
-        alike = spec.model_copy(update={"init": start}).model_dump_json(exclude=_CHANGE_NOTHING)
-        return firsts.setdefault(alike, run)
+        start = but_for_seeds(spec.init) if spec.init in params.pretrain else spec.init
+        return spec.model_copy(update={"init": start}).model_dump_json(exclude=_CHANGE_NOTHING)
 
-    return {run: first(run) for run in params.pretrain}
+    firsts: dict[str, str] = {}
+    return {run: firsts.setdefault(but_for_seeds(run), run) for run in params.pretrain}
 
 
 def _fine_tunings(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:

@@ -97,7 +97,8 @@ def pair(
         stages.run_data("pair", dataset, params_file)
         return {}
     else:
-        name, pool, kinds = dataset, params.datasets[dataset].pool, params.datasets[dataset].pairs
+        section = params.dataset(dataset)
+        name, pool, kinds = dataset, section.pool, section.pairs
         layout = Layout(params.scale)
     counts = choose_pairs(name, pool, layout, kinds, choice or params.pairs)
     create_table_artifact(

@@ -140,9 +140,9 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
             )
     else:
         assert dataset is not None
-        layout, name = Layout(params.scale), dataset
+        section, layout, name = params.dataset(dataset), Layout(params.scale), dataset
         root = layout.source(dataset)
-        pool, source = params.datasets[dataset].pool, params.datasets[dataset].silhouettes
+        pool, source = section.pool, section.silhouettes
         scale = params.crop_scale(dataset)
     records = manifests.read_records(layout.records(name))
     cutting = parsing.Cutting(root, params.crops.size, scale, source, _parser(params) if source == "pgn" else None)

@@ -40,7 +40,7 @@ def render(dataset: DatasetName, params_file: ParamsFile = ROOT_PARAMS) -> int:
         return 0
     params = run_spec.load(params_file)
     layout = Layout(params.scale)
-    if has_real_data(layout.raw(dataset)) or not params.datasets[dataset].standin:
+    if has_real_data(layout.raw(dataset)) or not params.dataset(dataset).standin:
         why = "real data is present" if has_real_data(layout.raw(dataset)) else "this scale has no stand-ins"
         get_run_logger().info("%s: %s, nothing to render", dataset, why)
         layout.standin(dataset).mkdir(parents=True, exist_ok=True)

@@ -75,10 +75,14 @@ def run(stage: str, params_file: str = ROOT_PARAMS, tables: bool = False) -> dic
 
 def run_data(step: str, dataset: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
     """The same for `standin`, `index`, `parse` or `pair` of a dataset, whose stage may be one of the further tables."""
+    params = yaml.safe_load((PROJECT / params_file).read_text())
     for tables in (False, True):
         graph = yaml.safe_load((PROJECT / dvc_file(params_file, tables)).read_text())["stages"]
-        for name, stage in graph.items():
-            if name.split("_")[0] == step and dataset in stage.get("foreach", ()):
+        for name in (name for name in graph if name.split("_")[0] == step):
+            each = graph[name].get("foreach", ())
+            if isinstance(each, str):  # a list of the params: ${key}
+                each = params[each.removeprefix("${").removesuffix("}")]
+            if dataset in each:
                 return run(f"{name}@{dataset}", params_file, tables)
     raise ReproError(f"no stage of {dvc_file(params_file)} is the step {step!r} of {dataset!r}")
 

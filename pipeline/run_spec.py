@@ -80,7 +80,7 @@ class Motions(Section):
 class Dataset(Section):
     """One dataset: which pool it feeds, which pairs it gives and how its stand-in is made."""
 
-    pool: Literal["body", "hand", "static", "body_mesh", "backgrounds"]
+    pool: Literal["body", "looks", "hand", "static", "body_mesh", "backgrounds"]
     silhouettes: Literal["dataset", "pgn", "none"] = "none"
     pairs: tuple[Literal["view", "pose"], ...] = ()
     max_records: Positive | None = None
@@ -164,7 +164,7 @@ class Pretrain(Section):
     """An entry of import_weights, or another pre-training run."""
     fresh_decoder: bool = False
     """Take the encoder alone from `init`; the decoder is that of `network`, and starts anew."""
-    pool: Literal["body", "hand", "static"]
+    pool: Literal["body", "looks", "hand", "static"]
     datasets: dict[str, Annotated[float, Field(gt=0)]]
     """Dataset -> sampling weight."""
     kinds: dict[Literal["view", "pose"], Annotated[float, Field(gt=0)]]
@@ -348,6 +348,8 @@ class Params(Section):
     body_mesh: BodyMesh
     study: tuple[str, ...] = ()
     """Runs of the study of what makes the reference pay, the first the one that the others change a thing or two of."""
+    study_datasets: tuple[str, ...] = ()
+    """Data sets that the study alone needs."""
     figure_3b: Figure3b
     figure_4: Figure4
     report: Report
@@ -372,6 +374,8 @@ class Params(Section):
                     )
             if run.init not in checkpoints - {name}:
                 raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
+        if unknown := set(self.study_datasets) - set(self.datasets):
+            raise ValueError(f"study_datasets: {sorted(unknown)} are none of {sorted(self.datasets)}")
         for name in self.awaiting:
             if not self.waits_for(name):
                 raise ValueError(f"awaiting.{name}: all of its datasets are there; move it to ablations")
@@ -389,6 +393,15 @@ class Params(Section):
             if missing := sorted(set(self.figure_4.steps) - set(kept)):
                 raise ValueError(f"figure_4.runs: {name!r} is no run with snapshots after {missing} steps")
         return self
+
+    def dataset(self, name: str) -> Dataset:
+        """A section of `datasets`; ValueError listing their names when there is none of that name."""
+        try:
+            return self.datasets[name]
+        except KeyError:
+            raise ValueError(
+                f"{self.params_file} has no data set {name!r}; it has {', '.join(self.datasets)}"
+            ) from None
 
     def crop_scale(self, dataset: str) -> float:
         """`crops.scale` of a data set: where nobody is, the box is the whole image, and beyond it is nothing."""

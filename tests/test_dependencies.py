@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import run_spec
 from pipeline.tasks import body_mesh
 from pipeline.training import parser, pretrain
 from pipeline.training.provenance import code_fingerprints
@@ -70,6 +71,17 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
         ["pipeline.datasets.standin", "pipeline.datasets.{module}"],
         {*HANDS, *DRAWS_PEOPLE, "pipeline/frames.py", "pipeline/datasets/quarantine.py", "pipeline/datasets/coco.py"},
     ),
+    "standin_looks": (
+        ["pipeline.datasets.standin", "pipeline.datasets.{module}"],
+        {*HANDS, "pipeline/datasets/quarantine.py"},
+    ),
+    "index_looks": (
+        ["pipeline.datasets.index", "pipeline.datasets.{module}"],
+        {*WORLD, "pipeline/datasets/keypoints.py"},
+    ),
+    # Silhouettes are rendered, too.
+    "parse_looks": (["pipeline.parsing"], {"models"}),
+    "pair_looks": (["pipeline.pairs.selection"], {"models"}),
     "index_static": (["pipeline.datasets.index", "pipeline.datasets.{module}"], WORLD),
     "parse_static": (["pipeline.parsing"], {"models"}),
     "pair_static": (["pipeline.pairs.selection"], {"models"}),
@@ -97,6 +109,9 @@ CODE: dict[str, tuple[list[str], set[str]]] = {
     "finetune_body_mesh_on_the_way": (["pipeline.tasks.body_mesh"], set()),
     "report": (["pipeline.reporting.__main__"], {"models"}),
 }
+
+
+STUDY_DATASETS = run_spec.load(PROJECT / "params.yaml").study_datasets
 
 
 def stages() -> dict[str, dict[str, Any]]:
@@ -157,9 +172,11 @@ def forgotten(modules: list[str], deps: set[str], harmless: set[str]) -> set[str
 def cases() -> Iterator[Any]:
     for name, (modules, harmless) in CODE.items():
         stage = stages()[name]
-        for item in (
-            stage["foreach"].values() if name.startswith(("standin", "index")) and "foreach" in stage else [None]
-        ):
+        each: Any = [None]
+        if name.startswith(("standin", "index")) and "foreach" in stage:
+            each = stage["foreach"]
+            each = list(STUDY_DATASETS if each == "${study_datasets}" else each.values())
+        for item in each:
             module = item["module"] if isinstance(item, dict) else item
             named = {dep.replace("${item}", str(item)).replace("${item.module}", str(module)) for dep in body(stage)}
             entries = [entry.format(module=module) for entry in modules]

@@ -53,7 +53,9 @@ def test_a_params_file_knows_where_it_lies(path: Path) -> None:
 @pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
 def test_every_dataset_of_a_scale_has_a_module_and_a_folder_for_real_data(path: Path) -> None:
     params = run_spec.load(path)
-    assert set(params.datasets) == set(datasets.names())
+    of_the_study = {*run_spec.load(SCALES[0]).study_datasets}
+    assert of_the_study
+    assert set(params.datasets) == {*datasets.names()} - (set() if params.study else of_the_study)
     for name in params.datasets:
         assert (Layout(params.scale).raw(name) / "SOURCE.md").is_file(), f"data/raw/{name}/SOURCE.md is missing"
 
@@ -91,8 +93,10 @@ def test_the_graph_names_every_dataset_with_its_module_and_its_pool() -> None:
             assert type(datasets.get(name)).__module__ == f"pipeline.datasets.{module}"
 
 
-FURTHER = ("hand", "static")
+FURTHER = ("hand", "static", "looks")
 """Pools that only the further tables need."""
+STEPS = ("standin", "index", "parse", "pair")
+"""Of a data set."""
 
 
 def of_pool(pool: str) -> list[str]:
@@ -104,6 +108,13 @@ def test_the_tables_graph_names_every_dataset_of_its_pools(pool: str) -> None:
     names = of_pool(pool)
     assert names
     tables = stages("tables/dvc.yaml")
+    if pool == "looks":
+        assert {tables[f"{step}_{pool}"]["foreach"] for step in STEPS} == {"${study_datasets}"}
+        assert list(run_spec.load(SCALES[0]).study_datasets) == names
+        assert [type(datasets.get(name)).__module__ for name in names] == [
+            f"pipeline.datasets.{name}" for name in names
+        ]
+        return
     for step in ("parse", "pair"):
         assert tables[f"{step}_{pool}"]["foreach"] == names
     for step in ("standin", "index"):
@@ -116,7 +127,7 @@ def test_the_headline_rests_on_its_own_pools_alone() -> None:
     outs = {
         out
         for pool in FURTHER
-        for step in ("standin", "index", "parse", "pair")
+        for step in STEPS
         for stage in [stages("tables/dvc.yaml")[f"{step}_{pool}"]]
         for name in of_pool(pool)
         for out in (o.replace("${key}", name).replace("${item}", name) for o in stage["do"]["outs"])

@@ -25,6 +25,7 @@ from pipeline.datasets.source import Expected, Source
 from pipeline.datasets.world import World, generator, person_box, write_jpeg, write_png
 from pipeline.records import FrameRecord
 from pipeline.rendering.cameras import sample_around
+from pipeline.rendering.clothes import Look
 from pipeline.rendering.scene import Person
 
 CHUNK = 25
@@ -122,11 +123,15 @@ class Synthetic(Dataset):
     def shards(self, sizes: Sizes) -> list[str]:
         return chunks(sizes.scenes, CHUNK)
 
+    def looks(self, look: Look, world: World, rng: np.random.Generator, sizes: Sizes) -> list[Look]:
+        """What each camera sees the person of a scene wear, where `look` was drawn for it; `rng` draws nothing else."""
+        return [look] * sizes.cameras
+
     def write_shard(self, shard: str, folder: Path, world: World, seed: int, sizes: Sizes) -> None:
         # All moments are drawn together, so that no two scenes show the same one.
         numbers = chunk(shard, sizes.scenes, CHUNK)
-        moments = world.moments(generator(seed, self.name), sizes.scenes, numbers, instants=sizes.instants)
-        rngs = [generator(seed, self.name, number) for number in numbers]
+        moments = world.moments(generator(seed, Synthetic.name), sizes.scenes, numbers, instants=sizes.instants)
+        rngs = [generator(seed, Synthetic.name, number) for number in numbers]
         bodies = world.pose_moments(moments, rngs)
         scenes = []
         for number, rng, motion, body in zip(numbers, rngs, moments, bodies, strict=True):
@@ -136,9 +141,10 @@ class Synthetic(Dataset):
             cameras = sample_around(rng, everywhere, (sizes.height, sizes.width), sizes.cameras, fill=FILL)
             boxes = np.zeros((sizes.instants, sizes.cameras, 4))
             views = [world.background(rng, sizes.width, sizes.height) for _ in cameras]
+            looks = self.looks(look, world, generator(seed, self.name, number, 1), sizes)
             for instant in range(sizes.instants):
-                person = Person(body.vertices[instant], body.joints[instant], look)
                 for index, camera in enumerate(cameras):
+                    person = Person(body.vertices[instant], body.joints[instant], looks[index])
                     rendering = world.photograph(person, camera, light, views[index])
                     boxes[instant, index] = person_box(rendering)
                     write_jpeg(folder / f"images/{name}/{_view(index, instant)}.jpg", rendering.image)

@@ -44,6 +44,7 @@ class DatasetCount:
 
 USES = {
     "body": "pre-training",
+    "looks": "the study",
     "hand": "pre-training, hands",
     "static": "pre-training, static scenes",
     "body_mesh": "body mesh",

@@ -78,7 +78,7 @@ def _people(layout: Layout, params: Params) -> Gallery:
         "people", "People seen by several cameras", "Rendered scenes: in a row, one instant from each of its cameras."
     )
     for name, spec in params.datasets.items():
-        if spec.pool != "body" or spec.silhouettes != "dataset":
+        if spec.pool not in ("body", "looks") or spec.silhouettes != "dataset":
             continue
         try:
             rows = read_records(layout.records(name)).to_pylist()

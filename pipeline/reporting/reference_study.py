@@ -42,6 +42,7 @@ TITLES = {
     "batch": "Pairs a step",
     "steps": "Steps of pre-training",
     "kinds": "Kinds of pairs",
+    "datasets": "Data sets",
 }
 """Parameters by name; any other goes by its key."""
 UNSET = {"crops": "own"}
@@ -309,7 +310,8 @@ def _of_one_seed(params: Params) -> list[str]:
 
 
 def _spec(run: Pretrain) -> dict[str, Any]:
-    return {key: UNSET.get(key) if value is None else value for key, value in run.model_dump().items()}
+    # The pool follows from the data sets.
+    return {key: UNSET.get(key) if value is None else value for key, value in run.model_dump(exclude={"pool"}).items()}
 
 
 def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:

@@ -46,6 +46,7 @@ def small_params() -> dict[str, Any]:
     del params["datasets"][MISSING]["standin"]
     params["parser"] |= {"steps": 6, "batch": 4}
     params["pairs"] |= {"max_view": 60, "max_pose": 30, "min_human_patches": 0}  # nothing is found by such a parser
+    params["study_datasets"] = []
     for key, names in FURTHER.items():
         params[key] = {name: params[key][name] for name in names}
     params["finetune"]["body_mesh"]["tables"] = ["croco_body_seed_1", "keypoints_body"]

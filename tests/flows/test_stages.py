@@ -67,20 +67,21 @@ def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, n
 
 
 @pytest.mark.parametrize(
-    ("step", "dataset", "target"),
+    ("step", "dataset", "params_file", "target"),
     [
-        ("index", "humbi", "scales/gpu/dvc.yaml:index@humbi"),
-        ("pair", "interhand", "scales/gpu/tables/dvc.yaml:pair_hand@interhand"),
-        ("standin", "habitat", "scales/gpu/tables/dvc.yaml:standin_static@habitat"),
+        ("index", "humbi", "scales/gpu/params.yaml", "scales/gpu/dvc.yaml:index@humbi"),
+        ("pair", "interhand", "scales/gpu/params.yaml", "scales/gpu/tables/dvc.yaml:pair_hand@interhand"),
+        ("standin", "habitat", "scales/gpu/params.yaml", "scales/gpu/tables/dvc.yaml:standin_static@habitat"),
+        ("parse", "synthetic_looks", "params.yaml", "tables/dvc.yaml:parse_looks@synthetic_looks"),
     ],
 )
 def test_the_stage_of_a_data_set_is_found_in_the_graph_that_has_it(
-    step: str, dataset: str, target: str, monkeypatch: pytest.MonkeyPatch
+    step: str, dataset: str, params_file: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(stages, "repro", lambda arguments, say: asked.extend(arguments) or {})
     monkeypatch.setattr("prefect.get_run_logger", lambda: __import__("logging").getLogger())
-    stages.run_data(step, dataset, "scales/gpu/params.yaml")
+    stages.run_data(step, dataset, params_file)
     assert asked == [target]
 
 

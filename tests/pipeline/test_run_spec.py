@@ -96,6 +96,13 @@ def test_a_wrong_value_is_named_with_its_remedy(tmp_path, path, value, message):
         run_spec.load(changed(tmp_path, *path, value=value))
 
 
+def test_an_unknown_data_set_is_answered_with_those_of_the_file():
+    params = run_spec.load(ROOT / "scales/gpu/params.yaml")
+    assert params.dataset("aist").pool == "body"
+    with pytest.raises(ValueError, match=r"^scales/gpu/params.yaml has no data set 'aits'; it has coco, humbi, aist"):
+        params.dataset("aits")
+
+
 def test_a_missing_or_broken_file_is_a_clear_error(tmp_path):
     with pytest.raises(ParamsError, match="no such params file; run from the project root"):
         run_spec.load(tmp_path / "none.yaml")

@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, int]] = {
     },
     "penn_action": {"videos": 4, "frames": 3, "width": 160, "height": 120},
     "synthetic": {"scenes": 3, "cameras": 3, "instants": 2, "width": 96, "height": 96},
+    "synthetic_looks": {"scenes": 3, "cameras": 3, "instants": 2, "width": 96, "height": 96},
     "coco_part_eft": {"images": 6, "width": 160, "height": 120},
     "interhand": {"captures": 2, "sequences": 3, "frames": 3, "cameras": 3, "side": 192},
     "habitat": {"rooms": 2, "pairs": 3, "side": 64},

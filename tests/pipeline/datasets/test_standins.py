@@ -20,8 +20,8 @@ from pipeline.rendering.cameras import direction
 from tests.pipeline.datasets.conftest import SIZES
 
 PEOPLE = [name for name in datasets.names() if name not in ("coco", "habitat")]
-EXPECTED = {"humbi": 12, "aist": 12, "3dpw": 15, "penn_action": 12, "synthetic": 18, "coco_part_eft": 6,
-            "interhand": 62}  # fmt: skip
+EXPECTED = {"humbi": 12, "aist": 12, "3dpw": 15, "penn_action": 12, "synthetic": 18, "synthetic_looks": 18,
+            "coco_part_eft": 6, "interhand": 62}  # fmt: skip
 
 
 def read(standins: Path, name: str) -> list[FrameRecord]:
@@ -134,6 +134,32 @@ def test_silhouettes_of_synthetic_scenes_cover_the_joints_of_every_view(standins
         rows, columns = np.nonzero(mask)
         x, y, width, height = record.box
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x, y, x + width, y + height)
+
+
+def test_scenes_with_other_looks_differ_from_the_synthetic_ones_in_nothing_else(standins: Path) -> None:
+    one, other = (read(standins, name) for name in ("synthetic", "synthetic_looks"))
+    for usual, changed in zip(one, other, strict=True):
+        np.testing.assert_array_equal(usual.camera_R, changed.camera_R)
+        np.testing.assert_array_equal(usual.joints_3d, changed.joints_3d)
+        assert usual.box == changed.box
+        masks = [frames.read_mask(standins / r.dataset / str(r.silhouette)) for r in (usual, changed)]
+        np.testing.assert_array_equal(*masks)
+        apart = np.abs(
+            np.subtract(*(frames.read_image(standins / r.dataset / r.image).astype(int) for r in (usual, changed)))
+        )
+        assert (apart[~masks[0]].mean() < 2) and (apart[masks[0]].mean() > 10) == (usual.camera != "c0")
+
+
+def test_a_person_with_other_looks_wears_the_same_at_every_instant(standins: Path) -> None:
+    colours = {}
+    for record in read(standins, "synthetic_looks"):
+        image, mask = frames.read_image(standins / "synthetic_looks" / record.image), None
+        mask = frames.read_mask(standins / "synthetic_looks" / str(record.silhouette))
+        colours[record.sequence, record.camera, record.frame_index] = image[mask].mean(axis=0)
+    scenes = {sequence for sequence, *_ in colours}
+    within = [np.abs(colours[s, c, 0] - colours[s, c, 1]).max() for s in scenes for c in ("c0", "c1", "c2")]
+    between = [np.abs(colours[s, "c0", 0] - colours[s, c, 0]).max() for s in scenes for c in ("c1", "c2")]
+    assert np.mean(within) < 0.5 * np.mean(between)
 
 
 def test_views_of_one_instant_show_the_same_body_from_other_sides(standins: Path) -> None:

@@ -169,7 +169,11 @@ def test_what_lies_apart_from_the_usual_run_is_filled(layout: Layout, params: Pa
 def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, params: Params) -> None:
     for run in params.study:
         measure(layout, params, run, {("view", "other"): 0.01} if params.pretrain[run].method == "croco" else {})
-    around, near = found(layout, params).parts
+    around, near, looks = found(layout, params).parts
+    (factor,) = looks.factors
+    assert (looks.usual.run, factor.title, factor.labels) == (
+        "study_looks", "Data sets", ("synthetic", "synthetic_looks"),
+    )  # fmt: skip
     labels = {factor.key: factor.labels for factor in near.factors}
     assert labels["gap_s"] == ("0 to 0.5", "0.5 to 1.5", "1.5 to 4")
     assert labels["kinds"] == ("pose", "view, pose", "view")

@@ -47,8 +47,13 @@ TITLES = {
 """Parameters by name; any other goes by its key."""
 UNSET = {"crops": "own"}
 """What an option stands for that is not set, where that is not "all"."""
-READINGS = {"max_n": "count of a person's visible part", "max_nh": "count of a whole person"}
-"""Of `visible_length`, by the largest of the batch; see `models.masking.human_mask`."""
+READINGS = {
+    # Of `visible_length`, by the largest of the batch; see `models.masking.human_mask`.
+    "max_n": "count of a person's visible part",
+    "max_nh": "count of a whole person",
+    "synthetic_looks": "synthetic, with other looks in every view",
+}
+"""Values whose names say little."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
@@ -344,7 +349,7 @@ def _label(value: Any, usual: Any = None) -> str:
     if isinstance(value, tuple | list):
         return " to ".join(_label(end) for end in value)
     if isinstance(value, dict):
-        return ", ".join(value)
+        return ", ".join(map(_label, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}"
     if value in READINGS:

@@ -172,7 +172,7 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     around, near, looks = found(layout, params).parts
     (factor,) = looks.factors
     assert (looks.usual.run, factor.title, factor.labels) == (
-        "study_looks", "Data sets", ("synthetic", "synthetic_looks"),
+        "study_looks", "Data sets", ("synthetic", "synthetic, with other looks in every view"),
     )  # fmt: skip
     labels = {factor.key: factor.labels for factor in near.factors}
     assert labels["gap_s"] == ("0 to 0.5", "0.5 to 1.5", "1.5 to 4")

@@ -374,6 +374,12 @@ class Params(Section):
                     )
             if run.init not in checkpoints - {name}:
                 raise ValueError(f"pretrain.{name}.init: {run.init!r} is not one of {sorted(checkpoints - {name})}")
+        for name in self.pretrain:
+            chain = [name]
+            while (init := self.pretrain[chain[-1]].init) in self.pretrain:
+                if init in chain:
+                    raise ValueError(f"pretrain.{name}.init: {' <- '.join([*chain, init])} never begins")
+                chain.append(init)
         if unknown := set(self.study_datasets) - set(self.datasets):
             raise ValueError(f"study_datasets: {sorted(unknown)} are none of {sorted(self.datasets)}")
         for name in self.awaiting:

@@ -170,7 +170,8 @@ def runs_of(part: Part) -> str:
         axes.tick_params(axis="x", labelsize=7)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
         axes.locator_params(axis="x", nbins=5)
-    panels[0].set_yticks(list(rows.values()), [place.label for place in part.runs], fontsize=7)
+    called = [f"{place.label} (out of date)" if place.stale else place.label for place in part.runs]
+    panels[0].set_yticks(list(rows.values()), called, fontsize=7)
     lines, names = panels[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=7)
     return _svg(figure)

@@ -53,7 +53,8 @@ def pretrained_card(
     settings = run.model_dump(mode="json", exclude={"network", "init", "datasets", "num_previews", "checkpoint_every"})
     data = [(cell, f"{count}", f"{run.datasets[cell.rpartition('/')[0]]:g}") for cell, count in pairs.items()]
     # Only people are put before photographs.
-    backgrounds = [name for name, item in params.datasets.items() if (item.pool, run.pool) == ("backgrounds", "body")]
+    people = run.pool in ("body", "looks")
+    backgrounds = [name for name, item in params.datasets.items() if people and item.pool == "backgrounds"]
     by_terms: dict[str, list[str]] = {}
     for dataset in dict.fromkeys([*(cell.rpartition("/")[0] for cell in pairs), *backgrounds]):
         by_terms.setdefault(terms(dataset, layout), []).append(dataset)

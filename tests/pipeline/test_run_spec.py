@@ -68,6 +68,12 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
         ),
         (("pretrain", "croco_body", "method"), "coco", r"1 wrong value.*\n  pretrain.croco_body.method: Input should"),
         (("pretrain", "croco_body", "init"), "nobody", r"pretrain.croco_body.init: 'nobody' is not one of"),
+        (
+            ("ablations", "croco", "init"),
+            "croco_body_from_croco",
+            r"init: croco <- croco_body_from_croco <- croco never begins",
+        ),
+        (("study_datasets",), ["nowhere"], r"study_datasets: \['nowhere'\] are none of"),
         (("pretrain", "croco_body", "datasets"), {"nowhere": 1.0}, r"'nowhere' is not one of"),
         (("pretrain", "croco_body", "without"), {"nowhere": ["view"]}, r"without: \['nowhere'\] are none of"),
         (("ablations", "croco_hand", "datasets"), {"humbi": 1.0}, r"humbi is of pool body, the run of hand"),

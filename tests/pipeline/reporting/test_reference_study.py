@@ -327,10 +327,13 @@ def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, par
 def test_a_run_of_other_parameters_is_out_of_date(layout: Layout, params: Params) -> None:
     measure(layout, params, "study", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_90", {("view", "other"): 0.01}, params_fingerprint="0" * 16)
-    (factor,) = found(layout, params).factors
+    (part,) = found(layout, params).parts
+    (factor,) = part.factors
     usual, changed = factor.curves[""]
     assert usual.stale is None
     assert changed.stale == "measured with other parameters than params.yaml has now"
+    svg = figures.runs_of(part)
+    assert ">as usual<" in svg and ">Mask ratio: 0.9 (out of date)<" in svg
 
 
 def test_page_and_files_show_the_study(measured: Layout, params: Params, write_metrics) -> None:

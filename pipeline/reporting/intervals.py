@@ -42,10 +42,17 @@ class Interval:
     def high(self) -> float:
         return inf if self.half_width is None else self.mean + self.half_width
 
-    def written(self, decimals: int) -> str:
-        """`57.4 ± 0.8`, or the bare mean, for a sentence."""
-        mean = f"{self.mean:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-        return mean if self.half_width is None else f"{mean} ± {self.half_width:.{decimals}f}"
+    def written_mean(self, decimals: int, sign: str = "") -> str:
+        """`57.4`; `+57.4` with sign="+"."""
+        return f"{self.mean:{sign}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+    def written_half(self, decimals: int) -> str:
+        """`± 0.8`, or nothing where it is not known."""
+        return "" if self.half_width is None else f"± {self.half_width:.{decimals}f}"
+
+    def written(self, decimals: int, sign: str = "") -> str:
+        """`57.4 ± 0.8`, or the bare mean."""
+        return f"{self.written_mean(decimals, sign)} {self.written_half(decimals)}".rstrip()
 
     def __neg__(self) -> Interval:
         return Interval(-self.mean, self.half_width, self.num)

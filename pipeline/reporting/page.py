@@ -25,7 +25,7 @@ from pipeline.layout import Layout
 from pipeline.reporting import claims as claims_module
 from pipeline.reporting import data_counts
 from pipeline.reporting.claims import Outcome
-from pipeline.reporting.intervals import Interval, Verdict
+from pipeline.reporting.intervals import Verdict
 from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile, MetricTable, Value
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
@@ -108,8 +108,6 @@ def render(
         "link": lambda path: Path(os.path.relpath(path, layout.report)).as_posix(),
         "shown": lambda path: path.relative_to(layout.root).as_posix(),
         "duration": duration,
-        "signed": lambda interval, decimals: spread(interval, decimals, sign="+"),
-        "spread": spread,
     }
     environment.globals |= {
         "heading": heading,
@@ -293,9 +291,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def spread(interval: Interval, decimals: int, sign: str = "") -> str:
-    """`57.4 ± 0.8`, or the bare number of one seed."""
-    mean = f"{interval.mean:{sign}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    return mean if interval.half_width is None else f"{mean} ± {interval.half_width:.{decimals}f}"

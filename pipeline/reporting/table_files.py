@@ -73,8 +73,8 @@ def ours_text(cell: Cell) -> str:
     seeds = f"{cell.ours.num} seed{'s' * (cell.ours.num != 1)}"
     if cell.ours.num != cell.num_planned:
         seeds = f"{cell.ours.num} of {cell.num_planned} seeds"
-    spread = "" if cell.ours.half_width is None else f" \N{PLUS-MINUS SIGN} {cell.ours.half_width:.{cell.decimals}f}"
-    return f"{cell.ours.mean:.{cell.decimals}f}{spread} ({seeds}{f', {STALE}: {cell.stale}' if cell.stale else ''})"
+    written = cell.ours.written(cell.decimals)
+    return f"{written} ({seeds}{f', {STALE}: {cell.stale}' if cell.stale else ''})"
 
 
 def ordering_text(filled: Filled, cell: Cell) -> str:

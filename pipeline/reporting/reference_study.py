@@ -26,7 +26,7 @@ from pipeline.reporting.intervals import (
     student_t,
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.repeats import Repeats, learns_from
+from pipeline.reporting.repeats import Comparison, Repeats, learns_from
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params, Pretrain
 
@@ -165,6 +165,8 @@ class Part:
     runs: tuple[Place, ...]
     """All of them, called by what they change; the usual one first."""
     factors: tuple[Factor, ...]
+    over_pretrainings: tuple[Comparison, ...]
+    """Of runs with the usual one after fine-tuning, where both have other seeds."""
 
     @property
     def id(self) -> str:
@@ -182,8 +184,8 @@ class Part:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What the reference gives in the usual run, in sentences."""
-        return tuple(_of_the_usual(self.usual))
+        """What the reference gives in the usual run, and whether fine-tuning tells others from it, in sentences."""
+        return (*_of_the_usual(self.usual), *map(_of_other_seeds, self.over_pretrainings))
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,9 @@ def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats |
         return None
     specs = {run: _spec(params.pretrain[run]) for run in measured}
     places = {run: _place(file, metrics, params) for run, file in measured.items()}
-    parts = tuple(_part(usual, runs, first, specs, places) for usual, runs in _by_usual(first, specs).items())
+    parts = tuple(
+        _part(usual, runs, first, specs, places, other_seeds) for usual, runs in _by_usual(first, specs).items()
+    )
     beside = _without_a_reference(metrics, params, other_seeds)
     findings = [*_most(places, first), *_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
@@ -243,7 +247,12 @@ def _changes(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any
 
 
 def _part(
-    usual: str, runs: Sequence[str], first: str, specs: Mapping[str, Mapping[str, Any]], places: Mapping[str, Place]
+    usual: str,
+    runs: Sequence[str],
+    first: str,
+    specs: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, Place],
+    other_seeds: Repeats | None,
 ) -> Part:
     changes = {run: _changes(specs[run], specs[usual]) for run in runs}
     factors, shown = [], set[str]()
@@ -272,7 +281,8 @@ def _part(
     for run in in_order:
         told = (f"{_title(key)}: {_label(value, specs[usual][key])}" for key, value in changes[run].items())
         called.append(replace(places[run], label=", ".join(told) or "as usual"))
-    return Part(places[usual], of_first, tuple(called), tuple(factors))
+    compared = tuple(found for run in in_order if other_seeds and (found := other_seeds.between(run, usual)))
+    return Part(places[usual], of_first, tuple(called), tuple(factors), compared)
 
 
 def _title(key: str) -> str:
@@ -379,6 +389,16 @@ def _of_the_usual(usual: Place) -> list[str]:
             text += "."
         found.append(text)
     return found
+
+
+def _of_other_seeds(two: Comparison) -> str:
+    """Which of two runs is better after fine-tuning, over pre-trainings."""
+    apart = two.apart["pa_mpjpe"]
+    better = two.better("pa_mpjpe")
+    return (
+        f"After fine-tuning, over {apart.num} pre-trainings each, the PA-MPJPE of {two.one} minus that of {two.other} "
+        f"is {apart.written(1)} mm: {f'{better} is better' if better else 'undecided which is better'}."
+    )
 
 
 def _most(places: Mapping[str, Place], first: str) -> list[str]:

@@ -324,6 +324,30 @@ def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, par
     )
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ((105.0, 105.2), "\N{MINUS SIGN}5.0 ± 0.6 mm: study_looks_changed is better."),
+        ((105.0, 117.0), "0.9 ± 76.1 mm: undecided which is better."),
+    ],
+)
+def test_runs_with_other_seeds_are_compared_with_the_usual_one(
+    layout: Layout, params: Params, write_metrics, changed: tuple[float, float], said: str
+) -> None:
+    for run in ("study", "study_near", "study_looks", "study_looks_changed"):
+        measure(layout, params, run, {("view", "other"): 0.01})
+    for name, errors in (("study_looks", (110.0, 110.2)), ("study_looks_changed", changed)):
+        for run, error in zip((name, f"{name}_seed_1"), errors, strict=True):
+            for seed in range(3):
+                write_metrics(run, seed, error + 0.1 * seed)
+    by_usual = {part.usual.run: part.findings for part in found(layout, params).parts}
+    assert by_usual["study_looks"][1:] == (
+        "After fine-tuning, over 2 pre-trainings each, the PA-MPJPE of study_looks_changed minus that of study_looks "
+        f"is {said}",
+    )
+    assert not any("fine-tuning" in sentence for sentence in by_usual["study"])
+
+
 def test_a_run_of_other_parameters_is_out_of_date(layout: Layout, params: Params) -> None:
     measure(layout, params, "study", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_90", {("view", "other"): 0.01}, params_fingerprint="0" * 16)

@@ -1,6 +1,9 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with two things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with three things changed.
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side).
+
+A `dvc` beside another in one project waits until its lock is free. DVC gives up after three seconds, a stage that has
+done hours of work included, which then is not recorded.
 
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage, and `.dvc/tmp/rwlock` before and
 after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no
@@ -86,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         return edit(folder, WritesAside(files), hardlink)
 
     rwlock._edit_rwlock = edit_whole
-    return dvc(arguments)
+    return dvc(["--wait-for-lock", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Lock files of DVC survive that DVC is killed, or runs out of disk, while it writes them."""
+"""Lock files of DVC survive that DVC is killed, or runs out of disk, while it writes them; two DVCs get along."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -83,6 +84,17 @@ def test_who_is_killed_while_it_notes_what_it_works_on_can_be_run_again(reposito
     assert dvc(repository, "-c", KILLED_AT_THE_LOCK_OF_PATHS).returncode == -signal.SIGKILL
     again = dvc(repository, "-m", "flows.dvc_command", "repro", "--force")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_stage_that_has_run_waits_for_the_lock_of_another_dvc(repository: Path) -> None:
+    held = "import time, zc.lockfile; held = zc.lockfile.LockFile('.dvc/tmp/lock'); open('held', 'w'); time.sleep(8)"
+    begun = f'touch ran; {sys.executable} -c "{held}" & while [ ! -e held ]; do sleep 0.1; done; echo 2 > out'
+    stage = {"first": {"cmd": begun, "outs": ["out"]}}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": stage}))
+    done = dvc(repository, "-m", "flows.dvc_command", "repro")
+    assert done.returncode == 0, done.stderr
+    assert (repository / "out").read_text() == "2\n"
+    assert "touch ran" in (repository / "dvc.lock").read_text()
 
 
 def test_the_command_of_the_environment_is_this_one() -> None:

@@ -2,8 +2,8 @@
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side).
 
-A `dvc` beside another in one project waits until its lock is free. DVC gives up after three seconds, a stage that has
-done hours of work included, which then is not recorded.
+Whoever finds the lock of a project taken by another `dvc` waits; it is never held for long. DVC gives up after three
+seconds, and a stage that has done hours of work is then not recorded.
 
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage, and `.dvc/tmp/rwlock` before and
 after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no

@@ -71,8 +71,6 @@ class _Run:
         self._ran: list[Stage] = []
         self._failed: list[Stage] = []
         self._repo = stages[0].repo
-        # The lock is never held for long: whoever finds it taken waits, where DVC would give up after some seconds.
-        self._repo.lock._wait = True
 
     def to_the_end(self) -> list[Stage]:
         """The stages that ran. Raises ReproductionError when one failed, after the end of those beside it."""

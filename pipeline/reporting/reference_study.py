@@ -199,6 +199,11 @@ class ReferenceStudy:
     def factors(self) -> tuple[Factor, ...]:
         return tuple(factor for part in self.parts for factor in part.factors)
 
+    @property
+    def out_of_date(self) -> tuple[Place, ...]:
+        """Runs whose numbers the sentences still tell, though their parameters have changed since."""
+        return tuple(place for part in self.parts for place in part.runs if place.stale)
+
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the file it comes from."""
         with path.open("w", newline="") as out:

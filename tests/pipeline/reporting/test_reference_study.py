@@ -351,7 +351,9 @@ def test_runs_with_other_seeds_are_compared_with_the_usual_one(
 def test_a_run_of_other_parameters_is_out_of_date(layout: Layout, params: Params) -> None:
     measure(layout, params, "study", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_90", {("view", "other"): 0.01}, params_fingerprint="0" * 16)
-    (part,) = found(layout, params).parts
+    study = found(layout, params)
+    assert [place.run for place in study.out_of_date] == ["study_mask_90"]
+    (part,) = study.parts
     (factor,) = part.factors
     usual, changed = factor.curves[""]
     assert usual.stale is None
@@ -362,8 +364,9 @@ def test_a_run_of_other_parameters_is_out_of_date(layout: Layout, params: Params
 
 def test_page_and_files_show_the_study(measured: Layout, params: Params, write_metrics) -> None:
     saved = {("view", "other"): 0.0123, ("view", "same"): 0.001, ("pose", "black"): 0.03}
-    for run in ("study", "study_mask_90", "study_mask_95"):
+    for run in ("study", "study_mask_90"):
         measure(measured, params, run, saved)
+    measure(measured, params, "study_mask_95", saved, params_fingerprint="0" * 16)
     for run, loss in (("study_mae", 0.61), ("study_uniform", 0.65), ("study_uniform_batch_32", 0.64)):
         measure(measured, params, run, {}, values={"heldout_loss_human": {"value": loss, "unit": "", "n": 512}})
     for run, mean in (("study_mae", 112.0), ("study_uniform", 110.0), ("study_uniform_batch_32", 113.0)):
@@ -379,6 +382,7 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     assert "What makes the reference pay" in page
     assert '+0.0123<small class="paired">± 0.0045</small>' in page
     assert (measured.report / "figures" / "around-study.svg").read_text() in page
+    assert "of these runs is what was measured then: study_mask_95 <span" in page
     assert "<td>study_uniform</td><td>32</td><td>16</td><td>0.6100</td><td>0.6500</td>" in page
     assert '+2.0 ± 0.0<small class="paired">over 2 pre-trainings</small></td><td>with</td>' in page
     assert '\N{MINUS SIGN}1.0 ± 0.0<small class="paired">one pre-training</small></td><td>without</td>' in page

@@ -52,8 +52,11 @@ READINGS = {
     "max_n": "count of a person's visible part",
     "max_nh": "count of a whole person",
     "synthetic_looks": "synthetic, with other looks in every view",
+    "shallowdecoder": "shallow decoder",
+    "deepdecoder": "deep decoder",
+    "widedecoder": "wide decoder",
 }
-"""Values whose names say little."""
+"""Values, and words of the names of networks, that say little or read badly."""
 KINDS = {"view": "cross-view", "pose": "cross-pose"}
 AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
 """What stands for the true reference; see `pipeline.training.completion.reference_use`."""
@@ -370,7 +373,8 @@ def _label(value: Any, usual: Any = None) -> str:
     if value in READINGS:
         return READINGS[value]
     if isinstance(usual, str) and "_" in usual:
-        return " ".join(word for word in value.split("_") if word not in usual.split("_")) or "usual"
+        words = (READINGS.get(word, word) for word in value.split("_") if word not in usual.split("_"))
+        return " ".join(words) or "usual"
     return str(value)
 
 

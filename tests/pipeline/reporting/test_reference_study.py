@@ -149,7 +149,7 @@ def test_runs_of_a_part_are_called_by_what_they_change_in_the_order_of_the_curve
         ("study_mask_95", "Mask ratio: 0.95"),
         ("study_uniform", "Masking: uniform"),
         ("study_uniform_90", "Masking: uniform, Mask ratio: 0.9"),
-        ("study_decoder_deep", "Network: deepdecoder"),
+        ("study_decoder_deep", "Network: deep decoder"),
     ]
     assert (part.kinds, part.fine_tuned) == (("view",), False)
 
@@ -181,7 +181,7 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     labels = {factor.key: factor.labels for factor in around.factors}
     assert labels["max_pairs"] == ("30", "100", "300", "all")
     assert labels["baseline_degrees"] == ("0 to 45", "45 to 90", "90 to 181", "all")
-    assert labels["network"] == ("usual", "shallowdecoder", "deepdecoder", "widedecoder")
+    assert labels["network"] == ("usual", "shallow decoder", "deep decoder", "wide decoder")
     assert labels["steps"] == ("300", "600", "1200", "2400")
     assert labels["kinds"] == ("view, pose", "view", "pose")
     assert labels["visible_length"] == ("count of a person's visible part", "count of a whole person")

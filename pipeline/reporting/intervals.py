@@ -79,6 +79,27 @@ def of_standard_error(mean: float, error: float | None, num: int, confidence: fl
     return Interval(mean, float(stdtrit(num - 1, 0.5 + confidence / 2)) * error, num)
 
 
+def over_repeats(each: Sequence[Interval], confidence: float) -> Interval:
+    """The mean of what was repeated on the same samples, such as pre-trainings measured on the same recordings.
+
+    Two lucks add up in squares: that of the repeats, by a Student-t interval of their means, and that of the samples.
+    They all share the latter, so that the mean over repeats has as much of it as each. It stands in the spread of the
+    repeats once more as far as their samples differ, which makes the interval wider than it need be. One alone is
+    itself.
+
+    Args:
+        each: with one interval or more, each over samples; `num` of what comes out is that of the smallest.
+        confidence: that of all, and of the one that comes out.
+    """
+    if len(each) == 1:
+        return each[0]
+    means, num = student_t([one.mean for one in each], confidence), min(one.num for one in each)
+    halves = [one.half_width for one in each if one.half_width is not None]
+    if means.half_width is None or len(halves) < len(each):
+        return Interval(means.mean, None, num)
+    return Interval(means.mean, sqrt(means.half_width**2 + fmean(half**2 for half in halves)), num)
+
+
 def difference(a: Interval, b: Interval, confidence: float) -> Interval:
     """Interval of a - b for two independent means with their own spreads (Welch 1947).
 

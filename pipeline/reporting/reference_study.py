@@ -3,8 +3,8 @@
 The first run of the study is the usual one. A run that changes one of its parameters is a point on the curve of that
 parameter; one that changes two is on a second curve of it, if another shares the second change. A second curve is drawn
 where it shows a run that no curve before it does. A run that changes more is the usual one of another part of the
-study, with the runs that change one or two things of it. Runs with another seed are on no curve:
-`pipeline.reporting.repeats` has them.
+study, with the runs that change one or two things of it. Runs that differ in their seed alone are pre-trainings of one
+place, whose numbers are means over them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pipeline.reporting.intervals import (
@@ -22,11 +23,12 @@ from pipeline.reporting.intervals import (
     lesser,
     of_standard_error,
     ordered,
+    over_repeats,
     paired_difference,
     student_t,
 )
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.repeats import Comparison, Repeats, learns_from
+from pipeline.reporting.repeats import Comparison, Repeats, first_alike, learns_from
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params, Pretrain
 
@@ -66,7 +68,7 @@ MOST_CHANGES = 2
 
 COLUMNS = (
     *("from", "varies", "value", "besides", "run"),
-    *("metric", "kind", "patches", "against", "mean", "half_width", "num", "files"),
+    *("metric", "kind", "patches", "against", "mean", "half_width", "num", "pretrainings", "files"),
 )
 
 Key = tuple[str, str, str]
@@ -75,18 +77,33 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Place:
-    """One run at its place on a curve."""
+    """One run at its place on a curve, with all its pre-trainings."""
 
     label: str
     """The value of what the curve varies."""
     run: str
-    file: MetricsFile
+    files: tuple[MetricsFile, ...]
+    """Of its pre-trainings, which differ in their seed; that of `run` first."""
     savings: Mapping[Key, Interval]
-    """By how much the true reference lowers the held-out loss; intervals over recordings."""
-    pa_mpjpe: Interval | None
-    """After fine-tuning, mm; over its seeds. None where the run was not fine-tuned."""
-    tuned: tuple[MetricsFile, ...]
+    """By how much the true reference lowers the held-out loss; intervals over recordings, and over the pre-trainings
+    where there are several."""
+    error: Error | None
+    """None where the run was not fine-tuned."""
     stale: str | None
+
+    @property
+    def pa_mpjpe(self) -> Interval | None:
+        return self.error.pa_mpjpe if self.error else None
+
+
+@dataclass(frozen=True)
+class Error:
+    """After fine-tuning."""
+
+    pa_mpjpe: Interval
+    """mm; over pre-trainings where several were fine-tuned, else over the seeds of fine-tuning."""
+    pretrainings: int
+    files: tuple[MetricsFile, ...]
 
 
 @dataclass(frozen=True)
@@ -143,9 +160,9 @@ class Beside:
     completed: tuple[int, int]
     """Images that a step completes: without a reference, and with one."""
     losses: tuple[float, float]
-    """Held-out, over the person's hidden patches; CroCo's with the true reference."""
-    pa_mpjpe: tuple[Interval | None, Interval | None]
-    """After fine-tuning, mm."""
+    """Held-out, over the person's hidden patches, means over pre-trainings; CroCo's with the true reference."""
+    errors: tuple[Error | None, Error | None]
+    """After fine-tuning."""
     apart: Interval | None
     """Without minus with a reference, mm, paired by fine-tuning seed."""
     over_pretrainings: Interval | None
@@ -207,6 +224,11 @@ class ReferenceStudy:
         """Runs whose numbers the sentences still tell, though their parameters have changed since."""
         return tuple(place for part in self.parts for place in part.runs if place.stale)
 
+    @property
+    def of_one_pretraining(self) -> tuple[Place, ...]:
+        """Runs whose intervals do not cover the luck of pre-training."""
+        return tuple(place for part in self.parts for place in part.runs if len(place.files) == 1)
+
     def write(self, path: Path, relative_to: Path) -> None:
         """Every number as CSV, with the file it comes from."""
         with path.open("w", newline="") as out:
@@ -216,26 +238,27 @@ class ReferenceStudy:
                 for besides, places in factor.curves.items():
                     for place in places:
                         head = [factor.usual, factor.key, place.label, besides, place.run]
+                        files = _names(place.files, relative_to)
                         for key, found in place.savings.items():
-                            rows.writerow([*head, "saving", *key, *_numbers(found), _names([place.file], relative_to)])
-                        if place.pa_mpjpe:
-                            files = _names(place.tuned, relative_to)
-                            rows.writerow([*head, "pa_mpjpe", "", "", "", *_numbers(place.pa_mpjpe), files])
+                            rows.writerow([*head, "saving", *key, *_numbers(found), len(place.files), files])
+                        if place.error:
+                            numbers = *_numbers(place.error.pa_mpjpe), place.error.pretrainings
+                            files = _names(place.error.files, relative_to)
+                            rows.writerow([*head, "pa_mpjpe", "", "", "", *numbers, files])
 
 
 def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats | None = None) -> ReferenceStudy | None:
     """As far as it has been run; None where its first run, or everything else, has not."""
-    measured = {
-        run: file for run in _of_one_seed(params) for file in metrics.of("pretrain", run) if file.reference_saves
-    }
+    pretrained = _pretrained(metrics, params)
+    measured = {run: files for run, files in pretrained.items() if files[0].reference_saves}
     if len(measured) < 2 or (first := params.study[0]) not in measured:
         return None
     specs = {run: _spec(params.pretrain[run]) for run in measured}
-    places = {run: _place(file, metrics, params) for run, file in measured.items()}
+    places = {run: _place(run, files, metrics, params, other_seeds) for run, files in measured.items()}
     parts = tuple(
         _part(usual, runs, first, specs, places, other_seeds) for usual, runs in _by_usual(first, specs).items()
     )
-    beside = _without_a_reference(metrics, params, other_seeds)
+    beside = _without_a_reference(pretrained, metrics, params, other_seeds)
     findings = [*_most(places, first), *_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
 
@@ -327,9 +350,15 @@ def _extremes(places: Sequence[Place]) -> str:
     return "; ".join(parts)
 
 
-def _of_one_seed(params: Params) -> list[str]:
-    """Runs of the study with the seed of the first."""
-    return [run for run in params.study if params.pretrain[run].seed == params.pretrain[params.study[0]].seed]
+def _pretrained(metrics: MetricTable, params: Params) -> dict[str, tuple[MetricsFile, ...]]:
+    """Runs of the study that were run -> their own metrics, then those of the runs that differ in their seed alone."""
+    alike: dict[str, list[str]] = {}
+    for run, first in first_alike(params).items():
+        alike.setdefault(first, []).append(run)
+    found = {
+        run: tuple(file for name in alike.get(run, ()) for file in metrics.of("pretrain", name)) for run in params.study
+    }
+    return {run: files for run, files in found.items() if files and files[0].name == run}
 
 
 def _spec(run: Pretrain) -> dict[str, Any]:
@@ -337,18 +366,28 @@ def _spec(run: Pretrain) -> dict[str, Any]:
     return {key: UNSET.get(key) if value is None else value for key, value in run.model_dump(exclude={"pool"}).items()}
 
 
-def _place(file: MetricsFile, metrics: MetricTable, params: Params) -> Place:
+def _place(
+    run: str, files: tuple[MetricsFile, ...], metrics: MetricTable, params: Params, other_seeds: Repeats | None
+) -> Place:
     """A run, its label still to be given."""
     confidence = params.report.confidence
-    savings = {
-        (item.kind, item.patches, item.against): of_standard_error(
-            item.saves, item.standard_error, item.recordings, confidence
-        )
-        for item in file.reference_saves
-    }
-    tuned = _tuned(file.name, metrics, params)
-    stale = why_any_stale((file, *tuned), metrics, params)
-    return Place("", file.name, file, savings, _over_seeds(_errors_by_seed(tuned), params), tuned, stale)
+    each: dict[Key, list[Interval]] = {}
+    for file in files:
+        for item in file.reference_saves:
+            found = of_standard_error(item.saves, item.standard_error, item.recordings, confidence)
+            each.setdefault((item.kind, item.patches, item.against), []).append(found)
+    savings = {key: over_repeats(found, confidence) for key, found in each.items()}
+    error = _error(run, metrics, params, other_seeds)
+    stale = why_any_stale((*files, *(error.files if error else ())), metrics, params)
+    return Place("", run, files, savings, error, stale)
+
+
+def _error(run: str, metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> Error | None:
+    if other_seeds and (group := other_seeds.of(run)):
+        return Error(group.values["pa_mpjpe"], len(group.repeats), group.files)
+    tuned = _tuned(run, metrics, params)
+    errors = _errors_by_seed(tuned)
+    return Error(student_t(list(errors.values()), params.report.confidence), 1, tuned) if errors else None
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
@@ -385,7 +424,8 @@ def _of_the_usual(usual: Place) -> list[str]:
         other, same = (usual.savings.get((kind, "person", against)) for against in ("other", "same"))
         if other is None:
             continue
-        text = f"{usual.run}, {name} pairs: the true reference instead of another recording's {_moves(other)}."
+        over = f", over {len(usual.files)} pre-trainings" if len(usual.files) > 1 else ""
+        text = f"{usual.run}, {name} pairs{over}: the true reference instead of another recording's {_moves(other)}."
         if same is not None:
             text += f" Instead of another image of the same recording it {_moves(same)}"
             if above(other) is Verdict.HOLDS and above(same) is not Verdict.HOLDS:
@@ -447,13 +487,18 @@ def _of_its_own(places: Mapping[str, Place], params: Params) -> list[str]:
     return found
 
 
-def _without_a_reference(metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> list[Beside]:
+def _without_a_reference(
+    pretrained: Mapping[str, tuple[MetricsFile, ...]],
+    metrics: MetricTable,
+    params: Params,
+    other_seeds: Repeats | None,
+) -> list[Beside]:
     files = {
-        run: file
-        for run in _of_one_seed(params)
-        for file in metrics.of("pretrain", run)
-        if "heldout_loss_human" in file.values
+        run: shown
+        for run, of in pretrained.items()
+        if (shown := [file for file in of if "heldout_loss_human" in file.values])
     }
+    losses = {run: fmean(file.values["heldout_loss_human"].value for file in of) for run, of in files.items()}
     specs = {run: params.pretrain[run] for run in files}
     usual = params.pretrain[params.study[0]].network
     found = []
@@ -461,23 +506,20 @@ def _without_a_reference(metrics: MetricTable, params: Params, other_seeds: Repe
         for other, beside in specs.items():
             alike = learns_from(spec) == learns_from(beside)
             if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
-                tuned = _tuned(run, metrics, params), _tuned(other, metrics, params)
-                of_run, of_other = map(_errors_by_seed, tuned)
-                measured = (files[run], files[other], *tuned[0], *tuned[1])
+                errors = [_error(one, metrics, params, other_seeds) for one in (run, other)]
+                of_run, of_other = (_errors_by_seed(_tuned(one, metrics, params)) for one in (run, other))
                 repeated = other_seeds.between(run, other) if other_seeds else None
+                measured = [*files[run], *files[other], *(file for error in errors if error for file in error.files)]
                 found.append(
                     Beside(
                         run,
                         other,
                         completed=(2 * spec.batch, beside.batch),
-                        losses=(
-                            files[run].values["heldout_loss_human"].value,
-                            files[other].values["heldout_loss_human"].value,
-                        ),
-                        pa_mpjpe=(_over_seeds(of_run, params), _over_seeds(of_other, params)),
+                        losses=(losses[run], losses[other]),
+                        errors=(errors[0], errors[1]),
                         apart=paired_difference(of_run, of_other, params.report.confidence),
                         over_pretrainings=repeated.apart["pa_mpjpe"] if repeated else None,
-                        stale=why_any_stale(measured, metrics, params) or (repeated.stale if repeated else None),
+                        stale=why_any_stale(measured, metrics, params),
                     )
                 )
     return found
@@ -493,10 +535,6 @@ def _errors_by_seed(tuned: Sequence[MetricsFile]) -> dict[int, float]:
         for file in tuned
         if file.seed is not None and "pa_mpjpe" in file.values
     }
-
-
-def _over_seeds(errors: Mapping[int, float], params: Params) -> Interval | None:
-    return student_t(list(errors.values()), params.report.confidence) if errors else None
 
 
 def _moves(saving: Interval) -> str:

@@ -106,6 +106,10 @@ class Repeats:
     headline: tuple[str, ...]
     confidence: float
 
+    def of(self, run: str) -> Repeated | None:
+        """The group that a run is the first of."""
+        return next((group for group in self.groups if group.name == run), None)
+
     def between(self, one: str, other: str) -> Comparison | None:
         """Of two runs, each the first of its group. None where one has no group, or both are untrained."""
         groups = {group.name: group for group in self.groups}

@@ -16,6 +16,7 @@ from pipeline.reporting.intervals import (
     below,
     difference,
     ordered,
+    over_repeats,
     paired_difference,
     student_t,
 )
@@ -49,6 +50,21 @@ def test_a_difference_without_spread_is_exact_and_of_single_runs_unknown():
     three, single = student_t([2.0, 2.0, 2.0], 0.95), student_t([1.0], 0.95)
     assert difference(three, student_t([1.0, 1.0], 0.95), 0.95) == Interval(1.0, 0.0, 2)
     assert difference(three, single, 0.95) == difference(-single, -three, 0.95) == Interval(1.0, None, 1)
+
+
+def test_repeats_on_the_same_samples_add_their_luck_to_that_of_the_samples():
+    found = over_repeats([Interval(1.0, 3.0, 9), Interval(2.0, 4.0, 7), Interval(3.0, 5.0, 8)], 0.95)
+    assert (found.mean, found.num) == (2.0, 7)
+    assert found.half_width == pytest.approx((4.30265**2 / 3 + 50 / 3) ** 0.5, rel=1e-5)
+    assert over_repeats([Interval(1.0, 3.0, 9)], 0.95) == Interval(1.0, 3.0, 9)
+    assert over_repeats([Interval(1.0, 3.0, 9), Interval(2.0, None, 1)], 0.95) == Interval(1.5, None, 1)
+
+
+@given(st.lists(numbers, min_size=2, max_size=8), st.floats(0, 1e3))
+def test_repeating_never_hides_the_luck_of_samples_or_that_of_repeats(means, half):
+    found = over_repeats([Interval(mean, half, 5) for mean in means], 0.95)
+    least = max(half, student_t(means, 0.95).half_width)
+    assert found.half_width >= least or found.half_width == pytest.approx(least)
 
 
 @given(st.lists(numbers, min_size=2, max_size=8))

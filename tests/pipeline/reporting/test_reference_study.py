@@ -195,6 +195,30 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
     assert places == {run for run in params.study if specs[run].method == "croco" and specs[run].seed == 0}
 
 
+def test_savings_are_means_over_pretrainings_and_their_intervals_cover_both_kinds_of_luck(
+    layout: Layout, params: Params
+) -> None:
+    for run, saved in (("study", 0.01), ("study_seed_1", 0.03), ("study_seed_2", 0.02), ("study_mask_90", 0.045)):
+        measure(layout, params, run, {("view", "other"): saved}, seed=int(run[-1]) if "seed" in run else 0)
+    study = found(layout, params)
+    usual, changed = study.parts[0].runs
+    assert [file.seed for file in usual.files] == [0, 1, 2]
+    saving = usual.savings["view", "person", "other"]
+    # Over three means with a deviation of .01: 4.302653 * .01 / sqrt(3).
+    expected = (0.0248413777**2 + HALF_WIDTH**2) ** 0.5
+    assert (saving.mean, saving.half_width) == (pytest.approx(0.02), pytest.approx(expected, rel=1e-4))
+    assert study.of_one_pretraining == (changed,)
+    assert study.parts[0].findings == (
+        "study, cross-view pairs, over 3 pre-trainings: the true reference instead of another recording's is not seen "
+        "to change the loss over the person's hidden patches (0.0200 ± 0.0252 lower).",
+    )
+    # By the first alone, the intervals would lie apart.
+    assert study.factors[0].findings[0].endswith("(0.0200 ± 0.0252), intervals that overlap.")
+    measure(layout, params, "study_seed_2", {("view", "other"): 0.02}, params_fingerprint="0" * 16)
+    stale = found(layout, params).parts[0].usual.stale
+    assert stale == "measured with other parameters than params.yaml has now"
+
+
 def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: Layout, params: Params) -> None:
     measure(layout, params, "study_mask_90", {("view", "other"): 0.01})
     measure(layout, params, "study_mask_95", {("view", "other"): 0.01})
@@ -260,8 +284,11 @@ def test_a_network_without_reference_stands_beside_the_ones_with_the_same_masks(
     usual, batch = found(layout, params).without_a_reference
     assert (usual.without, usual.with_reference) == ("study_mae", "study_uniform")
     assert (usual.completed, usual.losses) == ((32, 16), (0.6, 0.65))
-    assert (usual.pa_mpjpe, usual.apart, usual.better, usual.stale) == ((None, None), None, None, None)
+    assert (usual.errors, usual.apart, usual.better, usual.stale) == ((None, None), None, None, None)
     assert (batch.with_reference, batch.completed) == ("study_uniform_batch_32", (32, 32))
+    again = {"heldout_loss_human": {"value": 0.62, "unit": "squared error", "n": 512}}
+    measure(layout, params, "study_mae_seed_2", {}, values=again, seed=2)
+    assert found(layout, params).without_a_reference[0].losses == (pytest.approx(0.61), 0.65)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +309,8 @@ def test_networks_with_and_without_reference_are_compared_after_fine_tuning(
         for seed, error in enumerate(errors):
             write_metrics(run, seed, error)
     (two,) = found(layout, params).without_a_reference
-    assert two.pa_mpjpe[0] is not None and two.apart is not None
-    assert (two.pa_mpjpe[0].written(1), two.apart.written(1), two.better) == ("121.0 ± 2.5", apart, better)
+    assert two.errors[0] is not None and two.apart is not None
+    assert (two.errors[0].pa_mpjpe.written(1), two.apart.written(1), two.better) == ("121.0 ± 2.5", apart, better)
 
 
 def test_several_pretrainings_decide_between_networks_with_and_without_reference(
@@ -303,6 +330,9 @@ def test_several_pretrainings_decide_between_networks_with_and_without_reference
         write_metrics("study_mae_seed_1", seed, 114.0 + 0.1 * seed)
     decided = found(layout, params).without_a_reference[0]
     assert decided.apart == alone.apart
+    (before, _), (after, _) = alone.errors, decided.errors
+    assert before is not None and (before.pa_mpjpe.written(1), before.pretrainings) == ("110.1 ± 0.2", 1)
+    assert after is not None and (after.pa_mpjpe.written(1), after.pretrainings) == ("112.1 ± 25.4", 2)
     assert decided.over_pretrainings is not None and decided.over_pretrainings.mean == pytest.approx(0.9)
     assert decided.better is None
     assert decided.stale == "study_mae_seed_1: measured with other parameters than params.yaml has now"
@@ -367,6 +397,7 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     for run in ("study", "study_mask_90"):
         measure(measured, params, run, saved)
     measure(measured, params, "study_mask_95", saved, params_fingerprint="0" * 16)
+    measure(measured, params, "study_seed_1", saved, seed=1)
     for run, loss in (("study_mae", 0.61), ("study_uniform", 0.65), ("study_uniform_batch_32", 0.64)):
         measure(measured, params, run, {}, values={"heldout_loss_human": {"value": loss, "unit": "", "n": 512}})
     for run, mean in (("study_mae", 112.0), ("study_uniform", 110.0), ("study_uniform_batch_32", 113.0)):
@@ -381,6 +412,8 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     page = (measured.report / "index.html").read_text()
     assert "What makes the reference pay" in page
     assert '+0.0123<small class="paired">± 0.0045</small>' in page
+    assert 'study.json">study</a> <small class="muted">\N{MULTIPLICATION SIGN}2</small></td>' in page
+    assert "Of one pre-training, whose luck they do not cover: study_mask_90, study_mask_95." in page
     assert (measured.report / "figures" / "around-study.svg").read_text() in page
     assert "of these runs is what was measured then: study_mask_95 <span" in page
     assert "<td>study_uniform</td><td>32</td><td>16</td><td>0.6100</td><td>0.6500</td>" in page
@@ -396,6 +429,13 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
         if (row["run"], row["kind"], row["patches"], row["against"]) == ("study_mask_90", "view", "person", "other")
     ]
     assert (row["varies"], row["value"], row["mean"], row["num"]) == ("mask_ratio", "0.9", "0.01230", str(RECORDINGS))
-    assert row["files"] == "reports/metrics/mini/pretrain/study_mask_90.json"
+    assert (row["pretrainings"], row["files"]) == ("1", "reports/metrics/mini/pretrain/study_mask_90.json")
+    (row,) = [
+        row
+        for row in rows
+        if (row["run"], row["kind"], row["patches"], row["against"]) == ("study", "view", "person", "same")
+    ]
+    assert row["pretrainings"] == "2"
+    assert row["files"] == "reports/metrics/mini/pretrain/study.json reports/metrics/mini/pretrain/study_seed_1.json"
     (tuned,) = [row for row in rows if row["metric"] == "pa_mpjpe" and row["run"] == "study"]
     assert (float(tuned["mean"]), tuned["num"]) == (116.0, "3")

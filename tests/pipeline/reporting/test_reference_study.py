@@ -198,25 +198,27 @@ def test_places_are_in_order_and_called_by_what_they_change(layout: Layout, para
 def test_savings_are_means_over_pretrainings_and_their_intervals_cover_both_kinds_of_luck(
     layout: Layout, params: Params
 ) -> None:
-    for run, saved in (("study", 0.01), ("study_seed_1", 0.03), ("study_seed_2", 0.02), ("study_mask_90", 0.045)):
-        measure(layout, params, run, {("view", "other"): saved}, seed=int(run[-1]) if "seed" in run else 0)
+    measure(layout, params, "study", {("view", "other"): 0.045})
+    for name in ("study_uniform", "study_near"):
+        for seed, saved in enumerate((0.01, 0.03, 0.02)):
+            run = f"{name}_seed_{seed}" if seed else name
+            measure(layout, params, run, {("view", "other"): saved}, seed=seed)
     study = found(layout, params)
-    usual, changed = study.parts[0].runs
-    assert [file.seed for file in usual.files] == [0, 1, 2]
-    saving = usual.savings["view", "person", "other"]
+    usual, uniform = study.parts[0].runs
+    assert [file.seed for file in uniform.files] == [0, 1, 2]
+    saving = uniform.savings["view", "person", "other"]
     # Over three means with a deviation of .01: 4.302653 * .01 / sqrt(3).
     expected = (0.0248413777**2 + HALF_WIDTH**2) ** 0.5
     assert (saving.mean, saving.half_width) == (pytest.approx(0.02), pytest.approx(expected, rel=1e-4))
-    assert study.of_one_pretraining == (changed,)
-    assert study.parts[0].findings == (
-        "study, cross-view pairs, over 3 pre-trainings: the true reference instead of another recording's is not seen "
-        "to change the loss over the person's hidden patches (0.0200 ± 0.0252 lower).",
+    assert study.of_one_pretraining == (usual,)
+    # By the first pre-training alone they would lie apart.
+    assert study.factors[0].findings[0].endswith("least at uniform (0.0200 ± 0.0252), intervals that overlap.")
+    assert study.parts[1].findings == (
+        "study_near, cross-view pairs, over 3 pre-trainings: the true reference instead of another recording's is not "
+        "seen to change the loss over the person's hidden patches (0.0200 ± 0.0252 lower).",
     )
-    # By the first alone, the intervals would lie apart.
-    assert study.factors[0].findings[0].endswith("(0.0200 ± 0.0252), intervals that overlap.")
-    measure(layout, params, "study_seed_2", {("view", "other"): 0.02}, params_fingerprint="0" * 16)
-    stale = found(layout, params).parts[0].usual.stale
-    assert stale == "measured with other parameters than params.yaml has now"
+    measure(layout, params, "study_near_seed_2", {("view", "other"): 0.02}, params_fingerprint="0" * 16)
+    assert found(layout, params).parts[1].usual.stale == "measured with other parameters than params.yaml has now"
 
 
 def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: Layout, params: Params) -> None:
@@ -397,9 +399,10 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     for run in ("study", "study_mask_90"):
         measure(measured, params, run, saved)
     measure(measured, params, "study_mask_95", saved, params_fingerprint="0" * 16)
-    measure(measured, params, "study_seed_1", saved, seed=1)
-    for run, loss in (("study_mae", 0.61), ("study_uniform", 0.65), ("study_uniform_batch_32", 0.64)):
-        measure(measured, params, run, {}, values={"heldout_loss_human": {"value": loss, "unit": "", "n": 512}})
+    losses = {"study_mae": 0.61, "study_uniform": 0.64, "study_uniform_seed_1": 0.66, "study_uniform_batch_32": 0.64}
+    for run, loss in losses.items():
+        savings = saved if run.startswith("study_uniform") and "batch" not in run else {}
+        measure(measured, params, run, savings, values={"heldout_loss_human": {"value": loss, "unit": "", "n": 512}})
     for run, mean in (("study_mae", 112.0), ("study_uniform", 110.0), ("study_uniform_batch_32", 113.0)):
         for name in (run,) if run == "study_uniform_batch_32" else (run, f"{run}_seed_1"):
             for seed in range(3):
@@ -412,8 +415,8 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     page = (measured.report / "index.html").read_text()
     assert "What makes the reference pay" in page
     assert '+0.0123<small class="paired">± 0.0045</small>' in page
-    assert 'study.json">study</a> <small class="muted">\N{MULTIPLICATION SIGN}2</small></td>' in page
-    assert "Of one pre-training, whose luck they do not cover: study_mask_90, study_mask_95." in page
+    assert 'study_uniform.json">study_uniform</a> <small class="muted">\N{MULTIPLICATION SIGN}2</small></td>' in page
+    assert "Of one pre-training, whose luck they do not cover: study, study_mask_90, study_mask_95." in page
     assert (measured.report / "figures" / "around-study.svg").read_text() in page
     assert "of these runs is what was measured then: study_mask_95 <span" in page
     assert "<td>study_uniform</td><td>32</td><td>16</td><td>0.6100</td><td>0.6500</td>" in page
@@ -430,12 +433,10 @@ def test_page_and_files_show_the_study(measured: Layout, params: Params, write_m
     ]
     assert (row["varies"], row["value"], row["mean"], row["num"]) == ("mask_ratio", "0.9", "0.01230", str(RECORDINGS))
     assert (row["pretrainings"], row["files"]) == ("1", "reports/metrics/mini/pretrain/study_mask_90.json")
-    (row,) = [
-        row
-        for row in rows
-        if (row["run"], row["kind"], row["patches"], row["against"]) == ("study", "view", "person", "same")
-    ]
+    row = next(row for row in rows if row["run"] == "study_uniform")
     assert row["pretrainings"] == "2"
-    assert row["files"] == "reports/metrics/mini/pretrain/study.json reports/metrics/mini/pretrain/study_seed_1.json"
-    (tuned,) = [row for row in rows if row["metric"] == "pa_mpjpe" and row["run"] == "study"]
+    assert row["files"] == " ".join(
+        f"reports/metrics/mini/pretrain/{run}.json" for run in ("study_uniform", "study_uniform_seed_1")
+    )
+    tuned = next(row for row in rows if row["metric"] == "pa_mpjpe" and row["run"] == "study")
     assert (float(tuned["mean"]), tuned["num"]) == (116.0, "3")

@@ -343,9 +343,10 @@ def _extremes(places: Sequence[Place]) -> str:
             continue
         most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
         apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
+        alone = "" if min(len(most.files), len(least.files)) > 1 else " (not over several pre-trainings)"
         parts.append(
             f"in {name} pairs most at {most.label} ({most.savings[key].written(4)}) and least at {least.label} "
-            f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}"
+            f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}{alone}"
         )
     return "; ".join(parts)
 
@@ -556,7 +557,7 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
     better = [run for run, error in errors.items() if ordered(error, without) is Verdict.HOLDS]
     best = min(errors, key=lambda run: errors[run].mean)
     found = [
-        f"Fine-tuning: of {len(errors)} pre-trainings {len(better)} end below the PA-MPJPE of {init} weights "
+        f"Fine-tuning: of {len(errors)} runs {len(better)} end below the PA-MPJPE of {init} weights "
         f"({without.written(1)} mm), intervals apart; best is {best} with {errors[best].written(1)} mm."
     ]
     for kind, name in KINDS.items():

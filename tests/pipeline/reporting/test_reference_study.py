@@ -212,7 +212,12 @@ def test_savings_are_means_over_pretrainings_and_their_intervals_cover_both_kind
     assert (saving.mean, saving.half_width) == (pytest.approx(0.02), pytest.approx(expected, rel=1e-4))
     assert study.of_one_pretraining == (usual,)
     # By the first pre-training alone they would lie apart.
-    assert study.factors[0].findings[0].endswith("least at uniform (0.0200 ± 0.0252), intervals that overlap.")
+    (sentence,) = study.factors[0].findings
+    assert sentence.endswith("(0.0200 ± 0.0252), intervals that overlap (not over several pre-trainings).")
+    measure(layout, params, "study_uniform_batch_32", {("view", "other"): 0.04})
+    measure(layout, params, "study_uniform_batch_32_seed_1", {("view", "other"): 0.04}, seed=1)
+    batch = next(factor for factor in found(layout, params).factors if factor.key == "batch")
+    assert batch.findings[0].endswith("least at 16 (0.0200 ± 0.0252), intervals that overlap.")
     assert study.parts[1].findings == (
         "study_near, cross-view pairs, over 3 pre-trainings: the true reference instead of another recording's is not "
         "seen to change the loss over the person's hidden patches (0.0200 ± 0.0252 lower).",
@@ -271,9 +276,11 @@ def test_a_factor_names_its_extremes_and_whether_they_differ(
     assert factor.kinds == ("view",)
     assert factor.findings == (
         "Against another recording's, the reference saves in cross-view pairs most at 0.9 "
-        f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals}.",
+        f"(0.0500 ± 0.0045) and least at 0.75 ({least:.4f} ± 0.0045), intervals that {intervals} (not over several "
+        "pre-trainings).",
         "With masking: uniform, against another recording's, the reference saves in cross-view pairs most at 0.9 "
-        "(0.0400 ± 0.0045) and least at 0.75 (0.0300 ± 0.0045), intervals that lie apart.",
+        "(0.0400 ± 0.0045) and least at 0.75 (0.0300 ± 0.0045), intervals that lie apart (not over several "
+        "pre-trainings).",
     )
 
 
@@ -348,7 +355,7 @@ def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, par
             write_metrics(run, seed, error + seed)
     *_, pays, saves = found(layout, params).findings
     assert pays == (
-        "Fine-tuning: of 2 pre-trainings 1 end below the PA-MPJPE of random weights (121.0 ± 2.5 mm), intervals apart; "
+        "Fine-tuning: of 2 runs 1 end below the PA-MPJPE of random weights (121.0 ± 2.5 mm), intervals apart; "
         "best is study with 111.0 ± 2.5 mm."
     )
     assert saves == (

@@ -87,18 +87,18 @@ class Place:
     savings: Mapping[Key, Interval]
     """By how much the true reference lowers the held-out loss; intervals over recordings, and over the pre-trainings
     where there are several."""
-    error: Error | None
+    tuned: FineTuned | None
     """None where the run was not fine-tuned."""
     stale: str | None
 
     @property
     def pa_mpjpe(self) -> Interval | None:
-        return self.error.pa_mpjpe if self.error else None
+        return self.tuned.pa_mpjpe if self.tuned else None
 
 
 @dataclass(frozen=True)
-class Error:
-    """After fine-tuning."""
+class FineTuned:
+    """Errors after fine-tuning."""
 
     pa_mpjpe: Interval
     """mm; over pre-trainings where several were fine-tuned, else over the seeds of fine-tuning."""
@@ -161,7 +161,7 @@ class Beside:
     """Images that a step completes: without a reference, and with one."""
     losses: tuple[float, float]
     """Held-out, over the person's hidden patches, means over pre-trainings; CroCo's with the true reference."""
-    errors: tuple[Error | None, Error | None]
+    tuned: tuple[FineTuned | None, FineTuned | None]
     """After fine-tuning."""
     apart: Interval | None
     """Without minus with a reference, mm, paired by fine-tuning seed."""
@@ -241,9 +241,9 @@ class ReferenceStudy:
                         files = _names(place.files, relative_to)
                         for key, found in place.savings.items():
                             rows.writerow([*head, "saving", *key, *_numbers(found), len(place.files), files])
-                        if place.error:
-                            numbers = *_numbers(place.error.pa_mpjpe), place.error.pretrainings
-                            files = _names(place.error.files, relative_to)
+                        if place.tuned:
+                            numbers = *_numbers(place.tuned.pa_mpjpe), place.tuned.pretrainings
+                            files = _names(place.tuned.files, relative_to)
                             rows.writerow([*head, "pa_mpjpe", "", "", "", *numbers, files])
 
 
@@ -378,17 +378,17 @@ def _place(
             found = of_standard_error(item.saves, item.standard_error, item.recordings, confidence)
             each.setdefault((item.kind, item.patches, item.against), []).append(found)
     savings = {key: over_repeats(found, confidence) for key, found in each.items()}
-    error = _error(run, metrics, params, other_seeds)
-    stale = why_any_stale((*files, *(error.files if error else ())), metrics, params)
-    return Place("", run, files, savings, error, stale)
+    tuned = _fine_tuned(run, metrics, params, other_seeds)
+    stale = why_any_stale((*files, *(tuned.files if tuned else ())), metrics, params)
+    return Place("", run, files, savings, tuned, stale)
 
 
-def _error(run: str, metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> Error | None:
+def _fine_tuned(run: str, metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> FineTuned | None:
     if other_seeds and (group := other_seeds.of(run)):
-        return Error(group.values["pa_mpjpe"], len(group.repeats), group.files)
+        return FineTuned(group.values["pa_mpjpe"], len(group.repeats), group.files)
     tuned = _tuned(run, metrics, params)
     errors = _errors_by_seed(tuned)
-    return Error(student_t(list(errors.values()), params.report.confidence), 1, tuned) if errors else None
+    return FineTuned(student_t(list(errors.values()), params.report.confidence), 1, tuned) if errors else None
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
@@ -507,17 +507,17 @@ def _without_a_reference(
         for other, beside in specs.items():
             alike = learns_from(spec) == learns_from(beside)
             if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
-                errors = [_error(one, metrics, params, other_seeds) for one in (run, other)]
+                tuned = [_fine_tuned(one, metrics, params, other_seeds) for one in (run, other)]
                 of_run, of_other = (_errors_by_seed(_tuned(one, metrics, params)) for one in (run, other))
                 repeated = other_seeds.between(run, other) if other_seeds else None
-                measured = [*files[run], *files[other], *(file for error in errors if error for file in error.files)]
+                measured = [*files[run], *files[other], *(file for one in tuned if one for file in one.files)]
                 found.append(
                     Beside(
                         run,
                         other,
                         completed=(2 * spec.batch, beside.batch),
                         losses=(losses[run], losses[other]),
-                        errors=(errors[0], errors[1]),
+                        tuned=(tuned[0], tuned[1]),
                         apart=paired_difference(of_run, of_other, params.report.confidence),
                         over_pretrainings=repeated.apart["pa_mpjpe"] if repeated else None,
                         stale=why_any_stale(measured, metrics, params),

@@ -293,7 +293,7 @@ def test_a_network_without_reference_stands_beside_the_ones_with_the_same_masks(
     usual, batch = found(layout, params).without_a_reference
     assert (usual.without, usual.with_reference) == ("study_mae", "study_uniform")
     assert (usual.completed, usual.losses) == ((32, 16), (0.6, 0.65))
-    assert (usual.errors, usual.apart, usual.better, usual.stale) == ((None, None), None, None, None)
+    assert (usual.tuned, usual.apart, usual.better, usual.stale) == ((None, None), None, None, None)
     assert (batch.with_reference, batch.completed) == ("study_uniform_batch_32", (32, 32))
     again = {"heldout_loss_human": {"value": 0.62, "unit": "squared error", "n": 512}}
     measure(layout, params, "study_mae_seed_2", {}, values=again, seed=2)
@@ -318,8 +318,8 @@ def test_networks_with_and_without_reference_are_compared_after_fine_tuning(
         for seed, error in enumerate(errors):
             write_metrics(run, seed, error)
     (two,) = found(layout, params).without_a_reference
-    assert two.errors[0] is not None and two.apart is not None
-    assert (two.errors[0].pa_mpjpe.written(1), two.apart.written(1), two.better) == ("121.0 ± 2.5", apart, better)
+    assert two.tuned[0] is not None and two.apart is not None
+    assert (two.tuned[0].pa_mpjpe.written(1), two.apart.written(1), two.better) == ("121.0 ± 2.5", apart, better)
 
 
 def test_several_pretrainings_decide_between_networks_with_and_without_reference(
@@ -339,7 +339,7 @@ def test_several_pretrainings_decide_between_networks_with_and_without_reference
         write_metrics("study_mae_seed_1", seed, 114.0 + 0.1 * seed)
     decided = found(layout, params).without_a_reference[0]
     assert decided.apart == alone.apart
-    (before, _), (after, _) = alone.errors, decided.errors
+    (before, _), (after, _) = alone.tuned, decided.tuned
     assert before is not None and (before.pa_mpjpe.written(1), before.pretrainings) == ("110.1 ± 0.2", 1)
     assert after is not None and (after.pa_mpjpe.written(1), after.pretrainings) == ("112.1 ± 25.4", 2)
     assert decided.over_pretrainings is not None and decided.over_pretrainings.mean == pytest.approx(0.9)

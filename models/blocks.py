@@ -12,6 +12,14 @@ from models.patches import patchify
 from models.position import rotate
 
 
+def carried(tokens: Tensor) -> Tensor:
+    """Tokens as one block gives them to the next: on a GPU that computes in bfloat16 in bfloat16 as well, since there
+    what blocks do between their products takes as long as its bytes do; elsewhere as they are."""
+    if tokens.is_cuda and torch.is_autocast_enabled("cuda"):
+        return tokens.to(torch.get_autocast_dtype("cuda"))
+    return tokens
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention (B, H, L, D), (B, H, M, D), (B, H, M, D) -> (B, H, L, D).
 
@@ -114,7 +122,7 @@ class PatchEmbedding(nn.Module):
     """Linear map of patches to tokens, stored as the convolution kernel all ViTs share.
 
     Only visible patches are multiplied: a product of gathered patches is cheaper than the
-    convolution whenever patches are hidden, and equal to it.
+    convolution whenever patches are hidden, and on GPUs always, and equal to it.
     """
 
     def __init__(self, patch_size: int, width: int) -> None:
@@ -124,10 +132,11 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, L, C), in raster order or in the order of `visible` (B, L)."""
-        if visible is None:
+        if visible is None and not image.is_cuda:
             return self.proj(image).flatten(2).transpose(1, 2)
         patches = patchify(image, self.patch_size)
-        patches = patches.gather(1, visible[:, :, None].expand(-1, -1, patches.shape[2]))
+        if visible is not None:
+            patches = patches.gather(1, visible[:, :, None].expand(-1, -1, patches.shape[2]))
         kernel = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (row, column, channel)
         return F.linear(patches, kernel, self.proj.bias)
 

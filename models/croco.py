@@ -13,6 +13,7 @@ from models.blocks import (
     EncoderBlock,
     LayerNorm,
     PatchEmbedding,
+    carried,
     check_image,
     initialize_transformer,
 )
@@ -117,6 +118,7 @@ class CroCoEncoder(nn.Module):
             rotary = self.enc_rotary
             if visible is not None:
                 rotary = rotary[:, visible].unsqueeze(2)
+        x = carried(x)
         for block in self.enc_blocks:
             x = block(x, rotary)
         return self.enc_norm(x)
@@ -211,26 +213,33 @@ class CroCo(CroCoEncoder):
             x, memory = x + self.dec_pos_embed, memory + self.dec_pos_embed
         else:
             rotary = self.dec_rotary
+        x, memory = carried(x), carried(memory)
         for block in self.dec_blocks:
             x = block(x, memory, rotary)
         return self.dec_norm(x)
 
-    def forward(self, target: Tensor, reference: Tensor, hidden: Tensor) -> Completion:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, target: Tensor, reference: Tensor, hidden: Tensor, visible: Tensor | None = None
+    ) -> Completion:
         """Predict all patches of the target from its visible patches and the reference.
 
         Args:
             target, reference: (B, 3, H, W) float, ImageNet-normalised, H = W = img_size.
             hidden: (B, N) bool, True = hidden; the same number in every row.
+            visible: (B, L) `visible_indices` of `hidden`, from who has them: finding them makes a GPU wait.
 
         Raises:
             ValueError: images or mask of a wrong shape; rows hiding different numbers of patches.
         """
-        return self.complete(target, self.encode(reference), hidden)
+        return self.complete(target, self.encode(reference), hidden, visible)
 
-    def complete(self, target: Tensor, reference_tokens: Tensor, hidden: Tensor) -> Completion:
+    def complete(
+        self, target: Tensor, reference_tokens: Tensor, hidden: Tensor, visible: Tensor | None = None
+    ) -> Completion:
         """The same from the tokens (B, N, C) of the reference, for those who need them otherwise as well."""
         check_image(target, self.img_size)
-        visible = visible_indices(hidden, len(target), self.num_patches)
+        if visible is None:
+            visible = visible_indices(hidden, len(target), self.num_patches)
         tokens = self.decode(self._encode(target, visible), reference_tokens, visible)
         return Completion(self.prediction_head(tokens), hidden)
 

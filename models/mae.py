@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks import EncoderBlock, LayerNorm, PatchEmbedding, check_image, initialize_transformer
+from models.blocks import EncoderBlock, LayerNorm, PatchEmbedding, carried, check_image, initialize_transformer
 from models.completion import Completion
 from models.patches import visible_indices
 from models.position import sine_cosine_2d
@@ -96,6 +96,7 @@ class MAEEncoder(nn.Module):
         x = self.patch_embed(image, visible)
         x = x + (position if visible is None else position[visible])
         x = torch.cat([(self.cls_token + class_position).expand(len(x), -1, -1), x], dim=1)
+        x = carried(x)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -148,23 +149,27 @@ class MAE(MAEEncoder):
         self.decoder_pred = nn.Linear(decoder_embed_dim, 3 * patch_size**2)
         self.reset_parameters()
 
-    def forward(self, image: Tensor, hidden: Tensor) -> Completion:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, image: Tensor, hidden: Tensor, visible: Tensor | None = None
+    ) -> Completion:
         """Predict all patches of an image from its visible ones.
 
         Args:
             image: (B, 3, H, W) float, ImageNet-normalised, H = W = img_size.
             hidden: (B, N) bool, True = hidden; the same number in every row.
+            visible: (B, L) `visible_indices` of `hidden`, from who has them: finding them makes a GPU wait.
 
         Raises:
             ValueError: image or mask of a wrong shape; rows hiding different numbers of patches.
         """
         check_image(image, self.img_size)
-        visible = visible_indices(hidden, len(image), self.num_patches)
+        if visible is None:
+            visible = visible_indices(hidden, len(image), self.num_patches)
         tokens = self.decoder_embed(self._encode(image, visible))
         class_token, tokens = tokens[:, :1], tokens[:, 1:]
         x = self.mask_token.to(tokens.dtype).repeat(len(image), self.num_patches, 1)
         x = x.scatter(1, visible[:, :, None].expand_as(tokens), tokens)
-        x = torch.cat([class_token, x], dim=1) + self.decoder_pos_embed
+        x = carried(torch.cat([class_token, x], dim=1) + self.decoder_pos_embed)
         for block in self.decoder_blocks:
             x = block(x)
         x = self.decoder_pred(self.decoder_norm(x))

@@ -101,9 +101,19 @@ class StopRequest:
             signal.signal(number, self._before[signal.SIGINT])
 
 
+_sharers = 1
+
+
 def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, or its part of them; see `share_cores`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _sharers)
+
+
+def share_cores(processes: int) -> None:
+    """From here on this process is one of so many that share the cores equally."""
+    global _sharers
+    _sharers = processes
 
 
 def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool = True) -> None:

@@ -1,7 +1,12 @@
-"""Pixels and silhouettes of a crops file as arrays, decoded at first use and kept while they fit."""
+"""Pixels and silhouettes of a crops file as arrays, decoded at first use and kept while they fit.
+
+Processes that are forked from the one that opened a file share what is kept, and decode by threads of their own.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,9 +40,9 @@ class CropPixels:
         self._count, self.size, self.frames = len(store), store.size, store.frames
         keep = self._count * self.size**2 * 3 <= kept_bytes
         shape = (self._count, self.size, self.size)
-        self.images = Rows(path, _image, np.empty((*shape, 3), np.uint8) if keep else None)
+        self.images = Rows(path, _image, _shared((*shape, 3), np.uint8) if keep else None)
         """uint8 RGB, (S, S, 3) each."""
-        self.silhouettes = Rows(path, _silhouette, np.empty(shape, bool) if keep else None)
+        self.silhouettes = Rows(path, _silhouette, _shared(shape, np.bool_) if keep else None)
         """bool, (S, S) each, True = person; all False where none is known."""
 
     def __len__(self) -> int:
@@ -48,19 +53,18 @@ class Rows:
     """What `read` finds in each row of a crops file, by several threads: decoding releases the interpreter's lock.
 
     Args:
-        kept: uninitialised room for all rows, to read each of them once only; None = no room.
+        kept: room for all rows (see `_shared`), to read each of them once only; None = no room.
     """
 
     def __init__(self, path: Path, read: Callable[[CropStore, int], NDArray[Any]], kept: NDArray[Any] | None) -> None:
         self._path, self._read, self._kept, self._local = path, read, kept, threading.local()
-        self._known = np.zeros(0 if kept is None else len(kept), bool)
-        self._threads = min(MAX_THREADS, num_cores())
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._known = _shared((0 if kept is None else len(kept),), np.bool_)
+        self._pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}
 
     def whole(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Those of the rows, in their order, stacked."""
         if self._kept is None:
-            return np.stack(list(self._pool.map(self._row, rows.tolist())))
+            return np.stack(list(self._threads()[1].map(self._row, rows.tolist())))
         self._learn(rows)
         return self._kept[rows]
 
@@ -78,16 +82,24 @@ class Rows:
             self._learn(rows)
             fill(jobs)
         else:
-            count = min(len(jobs), self._threads * TASKS_PER_THREAD)
-            list(self._pool.map(fill, (jobs[first::count] for first in range(count))))
+            threads, pool = self._threads()
+            count = min(len(jobs), threads * TASKS_PER_THREAD)
+            list(pool.map(fill, (jobs[first::count] for first in range(count))))
 
     def _learn(self, rows: NDArray[np.int64]) -> None:
         if self._known[rows].all():
             return
         missing = np.unique(rows[~self._known[rows]])
-        for row, found in zip(missing, self._pool.map(self._decoded, missing.tolist()), strict=True):
+        for row, found in zip(missing, self._threads()[1].map(self._decoded, missing.tolist()), strict=True):
             self._kept[row] = found  # type: ignore[index]
         self._known[missing] = True
+
+    def _threads(self) -> tuple[int, ThreadPoolExecutor]:
+        """Their number, and the pool of them. A fork leaves threads behind, and takes along who counts them."""
+        if os.getpid() not in self._pools:
+            threads = min(MAX_THREADS, num_cores())
+            self._pools[os.getpid()] = threads, ThreadPoolExecutor(threads)
+        return self._pools[os.getpid()]
 
     def _row(self, row: int) -> NDArray[Any]:
         return self._decoded(row) if self._kept is None else self._kept[row]
@@ -97,6 +109,12 @@ class Rows:
         if not hasattr(self._local, "store"):
             self._local.store = CropStore(self._path)
         return self._read(self._local.store, row)
+
+
+def _shared(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """Zeros that processes forked from this one see and change; memory is taken where it is first touched."""
+    count = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize)), dtype, count).reshape(shape)
 
 
 def _image(store: CropStore, row: int) -> NDArray[np.uint8]:

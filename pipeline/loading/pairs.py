@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.masking import human_mask, uniform_mask
+from models.patches import visible_indices
 from pipeline.crops import CropStore
 from pipeline.loading.augment import human_patches, random_colours, random_corners
 from pipeline.loading.crop_pixels import CropPixels, Rows
@@ -99,6 +100,8 @@ class Draw:
     """(B, N) bool: patches of the target that show the person; all False where not known."""
     hidden: Tensor
     """(B, N) bool."""
+    visible: Tensor
+    """(B, L) int64: `visible_indices` of `hidden`."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -256,6 +259,7 @@ class PairPool:
         silhouettes = self._cut(lambda pixels: pixels.silhouettes, cuts[0], np.empty((len(chosen), *self._shape), bool))
         human = torch.from_numpy(human_patches(silhouettes, self._masking.patch))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        hidden = self._masking.hide(human, generator)
         return Draw(
             pairs=torch.from_numpy(chosen),
             target_cut=cuts[0],
@@ -263,7 +267,8 @@ class PairPool:
             target_colours=torch.from_numpy(colours[0]),
             reference_colours=torch.from_numpy(colours[1]),
             human=human,
-            hidden=self._masking.hide(human, generator),
+            hidden=hidden,
+            visible=visible_indices(hidden, *hidden.shape),
         )
 
     def _see(self, draw: Draw, part: slice = ALL) -> PairBatch:

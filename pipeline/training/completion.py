@@ -14,10 +14,11 @@ from torch import Tensor
 from models.completion import Completion, completed_image, completion_loss, patch_errors
 from models.croco import CroCo
 from models.mae import MAE
-from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify
+from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify, visible_indices
 from pipeline.loading.augment import jitter_and_normalize
 from pipeline.loading.pairs import Masking, PairBatch, PairPool
 from pipeline.training.loop import step_seed
+from pipeline.training.precision import Fusible
 from pipeline.training.team import WHOLE, Share
 
 
@@ -35,6 +36,8 @@ class CrossCompletion:
 
     def __init__(self, model: CroCo, pool: PairPool, how: Completing) -> None:
         self._model, self._pool, self._how = model, pool, how
+        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(completion_losses)
+        self.fusible = (self._see, self._compare)
 
     def batch(self, step: int, share: Share = WHOLE) -> PairBatch:
         return self._pool.batch(step, self._how.batch, share.of(self._how.batch))
@@ -45,10 +48,10 @@ class CrossCompletion:
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """See `completion_losses`."""
         batch = batch.to(self._how.device)
-        target = jitter_and_normalize(batch.target, batch.target_colours)
-        reference = jitter_and_normalize(batch.reference, batch.reference_colours)
-        prediction = self._model(target, reference, batch.hidden).prediction
-        return completion_losses(prediction, target, batch, self._how.normalize)
+        target = self._see(batch.target, batch.target_colours)
+        reference = self._see(batch.reference, batch.reference_colours)
+        prediction = self._model(target, reference, batch.hidden, batch.visible).prediction
+        return self._compare(prediction, target, batch, self._how.normalize)
 
 
 class SingleCompletion:
@@ -60,23 +63,28 @@ class SingleCompletion:
 
     def __init__(self, model: MAE, pool: PairPool, how: Completing, masking: Masking, seed: int) -> None:
         self._model, self._pool, self._how, self._masking, self._seed = model, pool, how, masking, seed
+        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(completion_loss)
+        self.fusible = (self._see, self._compare)
 
-    def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor]:
+    def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor, Tensor]:
+        """The pairs of a step, and the masks of both images of each: `hidden` and `visible` as of a `Draw`."""
         part = share.of(self._how.batch)
         pairs = self._pool.batch(step, self._how.batch, part)
         generator = torch.Generator().manual_seed(step_seed(self._seed, step, stream=1))
         nobody = torch.zeros(2 * self._how.batch, pairs.hidden.shape[1], dtype=torch.bool)
         targets, references = self._masking.hide(nobody, generator).chunk(2)
-        return pairs, torch.cat([targets[part], references[part]])
+        hidden = torch.cat([targets[part], references[part]])
+        return pairs, hidden, visible_indices(hidden, *hidden.shape)
 
-    def ids(self, batch: tuple[PairBatch, Tensor]) -> Sequence[str]:
+    def ids(self, batch: tuple[PairBatch, Tensor, Tensor]) -> Sequence[str]:
         return self._pool.ids(batch[0])
 
-    def losses(self, batch: tuple[PairBatch, Tensor]) -> dict[str, Tensor]:
-        pairs, hidden = batch[0].to(self._how.device), batch[1].to(self._how.device)
+    def losses(self, batch: tuple[PairBatch, Tensor, Tensor]) -> dict[str, Tensor]:
+        pairs, hidden, visible = (batch[0].to(self._how.device), *(mask.to(self._how.device) for mask in batch[1:]))
         images = torch.cat([pairs.target, pairs.reference])
-        images = jitter_and_normalize(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
-        return {"loss": completion_loss(self._model(images, hidden).prediction, images, hidden, self._how.normalize)}
+        images = self._see(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
+        prediction = self._model(images, hidden, visible).prediction
+        return {"loss": self._compare(prediction, images, hidden, self._how.normalize)}
 
 
 def completion_losses(prediction: Tensor, target: Tensor, pairs: PairBatch, normalize: bool) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from pipeline.loading.keypoints import NAMES, Keypoints
 from pipeline.loading.pairs import PairBatch, PairPool
 from pipeline.metrics.pck import pck
 from pipeline.training.completion import Completing, completion_losses, plain
+from pipeline.training.precision import Fusible
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
 
@@ -58,10 +59,12 @@ class CompletionWithKeypoints(nn.Module):
         """(B, 3, S, S) normalised -> (B, 13, S, S) logits."""
         return self.head(self.croco.encode(images))
 
-    def forward(self, target: Tensor, reference: Tensor, hidden: Tensor) -> tuple[Completion, Tensor]:
+    def forward(
+        self, target: Tensor, reference: Tensor, hidden: Tensor, visible: Tensor | None = None
+    ) -> tuple[Completion, Tensor]:
         """The completion of the target and the logits (B, 13, S, S) of the reference's heat-maps."""
         tokens = self.croco.encode(reference)
-        return self.croco.complete(target, tokens, hidden), self.head(tokens)
+        return self.croco.complete(target, tokens, hidden, visible), self.head(tokens)
 
 
 LearnsKeypoints = KeypointNetwork | CompletionWithKeypoints
@@ -79,6 +82,8 @@ class SingleKeypoints:
 
     def __init__(self, network: KeypointNetwork, pool: PairPool, keypoints: Keypoints, how: Completing) -> None:
         self._network, self._pool, self._keypoints, self._how = network, pool, keypoints, how
+        self._see = Fusible(jitter_and_normalize)
+        self.fusible = (self._see,)
 
     def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor]:
         pairs = self._pool.batch(step, self._how.batch, share.of(self._how.batch))
@@ -90,7 +95,7 @@ class SingleKeypoints:
     def losses(self, batch: tuple[PairBatch, Tensor]) -> dict[str, Tensor]:
         pairs, keypoints = batch[0].to(self._how.device), batch[1].to(self._how.device)
         images = torch.cat([pairs.target, pairs.reference])
-        images = jitter_and_normalize(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
+        images = self._see(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
         return {"loss": heatmap_loss(self._network(images), keypoints)}
 
 
@@ -101,6 +106,8 @@ class CrossCompletionWithKeypoints:
         self, network: CompletionWithKeypoints, pool: PairPool, keypoints: Keypoints, how: Completing, weight: float
     ) -> None:
         self._network, self._pool, self._keypoints, self._how, self._weight = network, pool, keypoints, how, weight
+        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(completion_losses)
+        self.fusible = (self._see, self._compare)
 
     def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor]:
         pairs = self._pool.batch(step, self._how.batch, share.of(self._how.batch))
@@ -112,10 +119,10 @@ class CrossCompletionWithKeypoints:
     def losses(self, batch: tuple[PairBatch, Tensor]) -> dict[str, Tensor]:
         """`loss`, its two parts `completion` and `keypoints`, and those of completion."""
         pairs, keypoints = batch[0].to(self._how.device), batch[1].to(self._how.device)
-        target = jitter_and_normalize(pairs.target, pairs.target_colours)
-        reference = jitter_and_normalize(pairs.reference, pairs.reference_colours)
-        completion, logits = self._network(target, reference, pairs.hidden)
-        losses = completion_losses(completion.prediction, target, pairs, self._how.normalize)
+        target = self._see(pairs.target, pairs.target_colours)
+        reference = self._see(pairs.reference, pairs.reference_colours)
+        completion, logits = self._network(target, reference, pairs.hidden, pairs.visible)
+        losses = self._compare(completion.prediction, target, pairs, self._how.normalize)
         of_completion, of_keypoints = losses["loss"], heatmap_loss(logits, keypoints)
         return losses | {
             "loss": of_completion + self._weight * of_keypoints,

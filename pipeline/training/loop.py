@@ -12,17 +12,16 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Container, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline.loading.ahead import Ahead
 from pipeline.process import StopRequest
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
 from pipeline.training.live import Live, count_flops, peak_flops
@@ -45,7 +44,7 @@ class Task(Protocol[Batch]):
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         """A share of the samples of a step: a pure function of both, and the same samples that they are in the whole.
 
-        May be called ahead, on another thread.
+        May be called ahead, in a process forked from this one: it keeps to the processor.
         """
         ...
 
@@ -127,10 +126,40 @@ def train(
         live = Live(scratch / "live", start, samples, _use(module, batches, task, precision)) if team.leads else None
         stack.enter_context(compiled(fuse))
         losses_of = team.parallel(_Losses(module, task))
-        ahead = stack.enter_context(_Ahead(batches, start, schedule.steps, device))
+        beside = min(team.size, max(1, torch.cuda.device_count()))
+        ahead = stack.enter_context(Ahead(batches, range(start, schedule.steps), device, beside))
         progress = stack.enter_context(
             tqdm(total=schedule.steps, initial=start, desc=title, unit="step", mininterval=1.0, disable=not team.leads)
         )
+
+        def finish(ran: _Ran) -> None:
+            """All that is done about a step besides computing it."""
+            *means, wished = ran.values()
+            values = dict(zip(ran.names, means, strict=True))
+            if not math.isfinite(values["loss"]):
+                ids = team.gather([name for part in ran.parts for name in task.ids(part)])
+                raise _not_finite(scratch, ran.step, values, ids, team)
+            done = ran.step + 1
+            stopped = bool(wished) and done < schedule.steps
+            if live:
+                history.add(ran.step, schedule.lr(ran.step), values)
+                progress.update()
+                line = live.add(done, values | {"lr": schedule.lr(ran.step)}, last=stopped or done == schedule.steps)
+                if line is not None:
+                    progress.set_postfix_str(_shown(line), refresh=False)
+                if watch is not None and (watch_after is None or done in watch_after):
+                    with (
+                        torch.compiler.set_stance("force_eager") if fuse else nullcontext(),
+                        average.given() if average is not None else nullcontext(),
+                    ):
+                        watch(done)
+                if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
+                    state.save(done)
+            if stopped:
+                logger.warning("stopped after step %d of %d; the same command goes on from there", done, schedule.steps)
+                raise SystemExit(stop.code or 128 + signal.SIGTERM)
+
+        ran: _Ran | None = None
         for step in range(start, schedule.steps):
             with live.waiting() if live else nullcontext():
                 parts = ahead.next()
@@ -147,34 +176,19 @@ def train(
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.detach().float() / accumulate
             # Whoever was told to stop tells the others, so that all stop after the same step.
-            wish = torch.tensor(float(stop.code is not None), device=device)
-            *means, wished = team.mean(torch.stack([*sums.values(), wish])).tolist()
-            values = dict(zip(sums, means, strict=True))
-            if not math.isfinite(values["loss"]):
-                ids = team.gather([name for part in parts for name in task.ids(part)])
-                raise _not_finite(scratch, step, values, ids, team)
+            wish = torch.full((), float(stop.code is not None), device=device)
+            means = team.mean(torch.stack([*sums.values(), wish]))
+            # On a GPU a step is finished while the next one, short of its change of the weights, runs: to ask for a
+            # loss is to wait for it, and the GPU would then wait for kernels.
+            if ran is not None:
+                finish(ran)
+            ran = _Ran(step, parts, list(sums), means)
             optimizer.step()
-            done = step + 1
             if average is not None:
                 average.add(step)
-            stopped = bool(wished) and done < schedule.steps
-            if live:
-                history.add(step, schedule.lr(step), values)
-                progress.update()
-                line = live.add(done, values | {"lr": schedule.lr(step)}, last=stopped or done == schedule.steps)
-                if line is not None:
-                    progress.set_postfix_str(_shown(line), refresh=False)
-                if watch is not None and (watch_after is None or done in watch_after):
-                    with (
-                        torch.compiler.set_stance("force_eager") if fuse else nullcontext(),
-                        average.given() if average is not None else nullcontext(),
-                    ):
-                        watch(done)
-                if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
-                    state.save(done)
-            if stopped:
-                logger.warning("stopped after step %d of %d; the same command goes on from there", done, schedule.steps)
-                raise SystemExit(stop.code or 128 + signal.SIGTERM)
+            if device.type != "cuda" or step + 1 == schedule.steps:
+                finish(ran)
+                ran = None
     if average is not None:
         average.give()
     if live:
@@ -187,6 +201,23 @@ def train(
 def step_seed(seed: int, step: int, stream: int = 0) -> int:
     """A 63-bit seed for one step of one stream of random numbers."""
     return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class _Ran:
+    """A step whose losses are on their way from the device."""
+
+    def __init__(self, step: int, parts: list[Any], names: list[str], means: Tensor) -> None:
+        self.step, self.parts, self.names = step, parts, names
+        self._means, self._there = means, None
+        if means.is_cuda:
+            self._means = torch.empty_like(means, device="cpu", pin_memory=True).copy_(means, non_blocking=True)
+            self._there = torch.cuda.Event()
+            self._there.record()
+
+    def values(self) -> list[float]:
+        if self._there is not None:
+            self._there.synchronize()
+        return self._means.tolist()
 
 
 class _Losses(nn.Module):
@@ -311,52 +342,3 @@ class _History:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.lines, self.window = list(state["lines"]), list(state["window"])
-
-
-class _Ahead(Generic[Batch]):
-    """Makes batch k + 1 while step k runs, where a GPU leaves the processor idle; else when asked.
-
-    It is copied to the GPU beside the kernels of step k. A batch must be kept until the step that it is for is through.
-    """
-
-    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, device: torch.device) -> None:
-        self._make, self._next, self._stop, self._device = make, start, stop, device
-        on_gpu = device.type == "cuda"
-        # On a thread of its own the first GPU is the current one, and work for another would open it, too.
-        self._pool = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,)) if on_gpu else None
-        self._copies = torch.cuda.Stream(device) if on_gpu else None
-        self._pending: Future[Batch] | None = None
-
-    def next(self) -> Batch:
-        step, self._next = self._next, self._next + 1
-        if self._pool is None:
-            return self._make(step)
-        ready = self._pending or self._pool.submit(self._on_gpu, step)
-        self._pending = self._pool.submit(self._on_gpu, step + 1) if step + 1 < self._stop else None
-        return ready.result()
-
-    def _on_gpu(self, step: int) -> Batch:
-        batch = self._make(step)
-        assert self._copies is not None
-        with torch.cuda.stream(self._copies):
-            there = _moved(batch, self._device)
-        self._copies.synchronize()
-        return there
-
-    def __enter__(self) -> _Ahead[Batch]:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    """A batch with its tensors on a GPU. From pinned memory: only such copies run beside kernels."""
-    if isinstance(batch, Tensor):
-        return batch.pin_memory().to(device, non_blocking=True)
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(part, device) for part in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(batch, **{f.name: _moved(getattr(batch, f.name), device) for f in fields(batch)})
-    return batch

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -58,6 +58,17 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
 
 
+class Fusible(nn.Module):
+    """A function as a module, as which `compiled` can be given it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
 @contextlib.contextmanager
 def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, what these modules do between their products is fused by torch's compiler; on a machine where that does
@@ -66,7 +77,8 @@ def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
     Modules of one class and size share their code. Each length of sequence is compiled for itself, and torch gives
     up after eight: see `bucket` of `models.masking.human_mask`.
     """
-    if parts and not _compiler_works(next(parts[0].parameters()).device):
+    devices = {value.device for part in parts for value in part.parameters()}
+    if not all(map(_compiler_works, devices)):
         parts = ()
     for part in parts:
         part.forward = torch.compile(part.forward, dynamic=False)

@@ -19,7 +19,6 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from PIL import Image
 from torch import nn
 
 from models import catalog, checkpoints
-from models.blocks import DecoderBlock, EncoderBlock
+from models.blocks import DecoderBlock, EncoderBlock, PatchEmbedding
 from models.croco import CroCo
 from models.encoder import encoder_of
 from models.mae import MAE
@@ -59,7 +58,7 @@ from pipeline.training.keypoints import (
     new_head,
     validate_keypoints,
 )
-from pipeline.training.loop import Task, train
+from pipeline.training.loop import train
 from pipeline.training.model_card import pretrained_card
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device, full_float32
@@ -171,7 +170,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         title=name,
         accumulate=run.accumulate,
         ema=run.ema,
-        fuse=[part for part in network.modules() if run.compile and isinstance(part, (EncoderBlock, DecoderBlock))],
+        fuse=fusible(network, task) if run.compile else [],
         samples=run.batch,
         watch=watch,
         watch_after={*snapshots, *(previews.steps if previews is not None else ())},
@@ -252,9 +251,18 @@ def _with_encoder_of(initial: nn.Module, wanted: CroCo | MAE) -> nn.Module:
     return wanted
 
 
+PretrainingTask = CrossCompletion | SingleCompletion | SingleKeypoints | CrossCompletionWithKeypoints
+
+
+def fusible(network: nn.Module, task: PretrainingTask) -> list[nn.Module]:
+    """What of both gains by torch's compiler: much between few products, and the same code many times."""
+    parts = (EncoderBlock, DecoderBlock, PatchEmbedding)
+    return [*(part for part in network.modules() if isinstance(part, parts)), *task.fusible]
+
+
 def learning(
     model: CroCo | MAE, run: Pretrain, pool: PairPool, masking: Masking, keypoints: Keypoints | None, how: Completing
-) -> tuple[nn.Module, Task[Any]]:
+) -> tuple[nn.Module, PretrainingTask]:
     """What trains in a run (the network, with the head for keypoints where they are learned), and at what."""
     if isinstance(model, MAE):
         return model, SingleCompletion(model, pool, how, masking, run.seed)

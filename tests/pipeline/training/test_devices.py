@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from models import checkpoints
-from models.blocks import DecoderBlock, EncoderBlock
 from pipeline.layout import PROJECT, Layout
 from pipeline.loading.pairs import Masking, PairPool
 from pipeline.reporting.metric_table import read_history
-from pipeline.training.completion import Completing, CrossCompletion
+from pipeline.training.completion import Completing
 from pipeline.training.keypoints import CompletionWithKeypoints, new_head, predict
 from pipeline.training.loop import train
 from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import Precision, effective, full_float32
-from pipeline.training.pretrain import completion_pictures, pair_sources, validate
+from pipeline.training.pretrain import completion_pictures, fusible, initial_model, learning, pair_sources, validate
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
 
@@ -29,14 +28,17 @@ GPU = pytest.param(
     "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 )
 STEPS = 12
+MASKING = Masking("human", 0.75, "max_n", 1, patch=8, bucket=8)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory):
     layout = Layout("test", tmp_path_factory.mktemp("project"))
     write_pool(layout, "synthetic", 24)
-    params, _ = small_params(layout.root, pretrain__croco_body__datasets={"synthetic": 1.0})
-    import_weights("random", layout, params.import_weights["random"])
+    only = {f"pretrain__{name}__datasets": {"synthetic": 1.0} for name in ("croco_body", "mae_body")}
+    params, _ = small_params(layout.root, **only)
+    for name in ("random", "random_mae"):
+        import_weights(name, layout, params.import_weights[name])
     return layout, params
 
 
@@ -47,8 +49,7 @@ class Killed(Exception):
 def pool_of(project, heldout: float) -> PairPool:
     layout, params = project
     run = params.pretrain["croco_body"]
-    masking = Masking("human", 0.75, "max_n", 1, patch=8, bucket=8)
-    return PairPool(pair_sources(run, layout), run.kinds, heldout=heldout, size=64, masking=masking, jitter=0.4, seed=0)
+    return PairPool(pair_sources(run, layout), run.kinds, heldout=heldout, size=64, masking=MASKING, jitter=0.4, seed=0)
 
 
 def losses(
@@ -58,6 +59,7 @@ def losses(
     precision: Precision = "fp32",
     fused: bool = False,
     killed_after: int | None = None,
+    name: str = "croco_body",
 ) -> list[float]:
     """Of every step of a short pre-training."""
 
@@ -66,13 +68,14 @@ def losses(
             raise Killed
 
     layout, params = project
-    run = params.pretrain["croco_body"]
-    model = checkpoints.load_pretrained(layout.checkpoint("random")).to(device).train()
-    pool = pool_of(project, heldout=0.0)
+    run = params.pretrain[name]
+    model = initial_model(name, run, layout).to(device)
+    how = Completing(16, True, torch.device(device))
+    network, task = learning(model, run, pool_of(project, heldout=0.0), MASKING, None, how)
     history = train(
-        model,
-        CrossCompletion(model, pool, Completing(16, True, torch.device(device))),
-        build(run.optimizer, model),
+        network,
+        task,
+        build(run.optimizer, network),
         WarmupCosine(run.optimizer.lr, STEPS, 2),
         seed=0,
         precision=precision,
@@ -80,15 +83,16 @@ def losses(
         checkpoint_every=3,
         title=device,
         watch=watch,
-        fuse=[part for part in model.modules() if fused and isinstance(part, EncoderBlock | DecoderBlock)],
+        fuse=fusible(network, task) if fused else [],
     )
     return [line["loss"] for line in read_history(history)]
 
 
+@pytest.mark.parametrize("name", ["croco_body", "mae_body"])
 @pytest.mark.parametrize("device", [GPU])
-def test_losses_are_those_of_a_processor(project, tmp_path: Path, device: str) -> None:
-    assert losses(project, tmp_path / "there", device) == pytest.approx(
-        losses(project, tmp_path / "cpu", "cpu"), rel=1e-3
+def test_losses_are_those_of_a_processor(project, tmp_path: Path, device: str, name: str) -> None:
+    assert losses(project, tmp_path / "there", device, name=name) == pytest.approx(
+        losses(project, tmp_path / "cpu", "cpu", name=name), rel=1e-3
     )
 
 
@@ -102,10 +106,13 @@ def test_losses_in_bfloat16_are_those_of_float32_but_for_rounding(project, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["croco_body", "mae_body"])
 @pytest.mark.parametrize("device", [GPU])
-def test_fused_blocks_have_the_losses_of_plain_ones_but_for_rounding(project, tmp_path: Path, device: str) -> None:
-    fused = losses(project, tmp_path / "fused", device, "bf16", fused=True)
-    assert fused == pytest.approx(losses(project, tmp_path / "plain", device, "bf16"), rel=0.02)
+def test_fused_parts_have_the_losses_of_plain_ones_but_for_rounding(
+    project, tmp_path: Path, device: str, name: str
+) -> None:
+    fused = losses(project, tmp_path / "fused", device, "bf16", fused=True, name=name)
+    assert fused == pytest.approx(losses(project, tmp_path / "plain", device, "bf16", name=name), rel=0.02)
 
 
 @pytest.mark.parametrize("device", [GPU])

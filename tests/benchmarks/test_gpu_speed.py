@@ -29,8 +29,8 @@ GPU = torch.device("cuda")
 RUN = run_spec.load(PROJECT / "scales/paper/params.yaml").pretrain["croco_body"]
 STEPS = 300
 LEAST_MFU, LONGEST_WAIT = 0.30, 0.03
-"""The first guards against falling back: an H200 reached 0.35. With products alone it would reach 0.68 of its peak; of the
-rest attention, over short sequences by narrow heads, takes a fifth of a step, what lies between products a third."""
+"""The first guards against falling back: an H200 reached 0.35. With products alone it would reach 0.68; of the rest
+attention, over short sequences by narrow heads, takes a fifth of a step, what lies between products a third."""
 FAST = ("H100", "H200")
 """GPUs, by a part of their name, of which `LEAST_MFU` is asked."""
 

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 HISTORY_LINES = 200
 """Lines of a finished history: each is the mean of an equal share of the steps."""
+FINISHED_LATE = ("cuda",)
+"""Devices where a step is finished (its losses read, its state saved) while the next one, short of its change of the
+weights, is computed: to ask for a loss is to wait for it, and the device would then wait for work."""
 
 
 Batch = TypeVar("Batch")
@@ -178,15 +181,13 @@ def train(
             # Whoever was told to stop tells the others, so that all stop after the same step.
             wish = torch.full((), float(stop.code is not None), device=device)
             means = team.mean(torch.stack([*sums.values(), wish]))
-            # On a GPU a step is finished while the next one, short of its change of the weights, runs: to ask for a
-            # loss is to wait for it, and the GPU would then wait for kernels.
             if ran is not None:
                 finish(ran)
             ran = _Ran(step, parts, list(sums), means)
             optimizer.step()
             if average is not None:
                 average.add(step)
-            if device.type != "cuda" or step + 1 == schedule.steps:
+            if device.type not in FINISHED_LATE or step + 1 == schedule.steps:
                 finish(ran)
                 ran = None
     if average is not None:

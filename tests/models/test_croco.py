@@ -11,7 +11,7 @@ from models.completion import Completion, completed_image, completion_loss, patc
 from models.croco import CroCo, CroCoEncoder
 from models.mae import MAE
 from models.masking import uniform_mask
-from models.patches import IMAGE_MEAN, IMAGE_STD, normalize_images, patchify, unpatchify
+from models.patches import IMAGE_MEAN, IMAGE_STD, normalize_images, patchify, unpatchify, visible_indices
 from models.position import interpolate_positions, rotary_table, rotate, sine_cosine_2d
 
 
@@ -91,6 +91,15 @@ def test_visible_tokens_come_in_raster_order(mini):
 
 
 @torch.no_grad()
+def test_who_has_the_indices_of_visible_patches_may_give_them(mini):
+    mask = uniform_mask(2, mini.num_patches, 0.75, torch.Generator().manual_seed(2))
+    index = visible_indices(mask, 2, mini.num_patches)
+    pair = images(3), images(4)
+    assert mini(*pair, mask, index).prediction.equal(mini(*pair, mask).prediction)
+    mae = catalog.create("mae_mini_patch8_64", seed=0).eval()
+    assert mae(pair[0], mask, index).prediction.equal(mae(pair[0], mask).prediction)
+
+
 def test_a_sample_is_predicted_alike_in_any_batch(mini):
     target, reference = images(1, 4), images(2, 4)
     hidden = uniform_mask(4, 64, 0.75, torch.Generator().manual_seed(3))

@@ -57,6 +57,12 @@ def test_a_step_gives_the_same_batch_to_every_process_and_in_any_order(layout: L
     assert not same(pool(layout, {"synthetic": 1, "aist": 1}, seed=1).batch(7, 16), later)
 
 
+def test_a_batch_says_which_patches_are_visible(layout: Layout) -> None:
+    batch = pool(layout, {"synthetic": 1.0, "3dpw": 1.0}).batch(0, 16)
+    seen = torch.ones_like(batch.hidden).scatter(1, batch.visible, False)
+    assert seen.equal(batch.hidden) and batch.visible.equal(batch.visible.sort(dim=1).values)
+
+
 @pytest.mark.parametrize("masking", [MASKING, Masking("uniform", 0.75, "max_n", min_human=8, patch=8)])
 def test_processes_that_share_a_step_have_the_parts_of_one_batch(layout: Layout, masking: Masking) -> None:
     some = pool(layout, {"synthetic": 1, "aist": 1}, masking=masking)

@@ -10,11 +10,14 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.training import loop
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
 from tests.pipeline.training.programs import equal, last_step, loss_curve, start, states, wait_for
 from tests.pipeline.training.toy_runs import BATCH, network, run_loop
@@ -185,6 +188,51 @@ def test_the_module_has_the_average_of_the_weights_it_passed_in_the_end_and_for_
         if done in seen:
             torch.testing.assert_close(seen[done], mean, atol=1e-5, rtol=0)
             assert not torch.equal(seen[done], last)
+
+
+class Killed(Exception):
+    """As a signal would end it, but without leaving the process."""
+
+
+def watched(scratch: Path, last: int = STEPS, **options: Any) -> dict[int, torch.Tensor]:
+    """The weights that `watch` sees after each step, up to `last`, by their number."""
+    module, seen = network(), {}
+
+    def watch(done: int) -> None:
+        seen[done] = torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+        if done == last < STEPS:
+            raise Killed
+
+    with suppress(Killed):
+        run_loop(scratch, STEPS, module=module, watch=watch, **options)
+    return seen
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "accumulate": 3}])
+def test_steps_finished_while_the_next_runs_leave_what_others_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    at_once = watched(tmp_path / "at once", **options)
+    monkeypatch.setattr(loop, "FINISHED_LATE", ("cpu",))
+    late = watched(tmp_path / "late", **options)
+    begun = watched(tmp_path / "killed", last=23, **options)
+    assert load_state(tmp_path / "killed")[0] == 20  # type: ignore[index]
+    resumed = watched(tmp_path / "killed", **options)
+    assert list(begun) == list(range(1, 24)) and list(resumed) == list(range(21, STEPS + 1))
+    for seen in (late, begun, resumed):
+        assert all(torch.equal(weights, at_once[done]) for done, weights in seen.items())
+    for name in ("late", "killed"):
+        assert (tmp_path / name / "history.csv").read_bytes() == (tmp_path / "at once/history.csv").read_bytes()
+
+
+def test_a_loss_that_is_not_finite_and_read_late_leaves_the_state_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    monkeypatch.setattr(loop, "FINISHED_LATE", ("cpu",))
+    with pytest.raises(TrainingError, match=r"loss of step 24 is nan.*not-finite-24\.json"):
+        run_loop(tmp_path, STEPS, bad_step=24)
+    assert json.loads((tmp_path / "not-finite-24.json").read_text())["ids"][0] == "sample-24-0"
+    assert equal(run_loop(tmp_path, STEPS).state_dict(), undisturbed)
 
 
 def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:

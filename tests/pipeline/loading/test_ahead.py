@@ -3,6 +3,7 @@ the one who trains."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -81,7 +82,7 @@ def test_what_goes_wrong_with_a_batch_is_raised_in_its_place(four_cores: None) -
 
 
 def makers() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    return [psutil.Process(process.pid) for process in multiprocessing.active_children()]
 
 
 @pytest.fixture

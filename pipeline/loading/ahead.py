@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from queue import Empty, Full
 from typing import Any, Generic, TypeVar
 
@@ -122,16 +123,18 @@ def _work(make: Callable[[int], Any], steps: range, queue: Any, sharers: int) ->
     torch.set_num_threads(1)
     for step in steps:
         try:
-            made = make(step)
+            # Here, where it is known which step it was for: the queue's own thread loses what can not be sent, such as
+            # a batch that finds no shared memory, and the next one would come in its place.
+            made = bytes(ForkingPickler.dumps(make(step)))
         except Exception as error:
-            made = error
+            made = bytes(ForkingPickler.dumps(error))
         _give(queue, made)
     while True:  # the parent may still ask for the memory that batches lie in, and ends this process
         time.sleep(1)
         _end_without_parent()
 
 
-def _give(queue: Any, made: Any) -> None:
+def _give(queue: Any, made: bytes) -> None:
     while True:
         with suppress(Full):
             return queue.put(made, timeout=1)
@@ -147,7 +150,7 @@ def _end_without_parent() -> None:
 def _received(queue: Any, process: BaseProcess) -> Any:
     while True:
         try:
-            batch = queue.get(timeout=1)
+            batch = ForkingPickler.loads(queue.get(timeout=1))
         except Empty:
             if process.is_alive():
                 continue

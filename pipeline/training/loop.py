@@ -92,7 +92,7 @@ def train(
         accumulate: micro-batches that a process makes of its samples of a step, one after the other, for want of
             memory. They change results by rounding only.
         ema: decay of a running average of the weights, which the module has in the end; None = the last weights.
-        fuse: parts of `module`, such as its blocks, for torch's compiler.
+        fuse: parts of `module`, such as its blocks, and functions of `task` (`Fusible`) for torch's compiler.
         samples: of one step, by all processes, for the throughput; None = not shown.
         watch: called by the first process with the number of steps done, before the state is saved. It sees the module
             as it would be were these all steps, with `ema` its average, and must leave no trace in it.
@@ -107,6 +107,7 @@ def train(
     Raises:
         TrainingError: a loss that is not finite (the batch is written down), a full disk, or the end of another
             process of the team.
+        ChildProcessError: a process that made batches for a GPU has ended.
         SystemExit: 143 or 130 after SIGTERM or Ctrl-C to any process; the state was saved after the step.
     """
     device = next(module.parameters()).device

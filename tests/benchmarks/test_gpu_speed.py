@@ -28,9 +28,10 @@ from tests.benchmarks.photo_pool import SIDE, photo_pool
 GPU = torch.device("cuda")
 RUN = run_spec.load(PROJECT / "scales/paper/params.yaml").pretrain["croco_body"]
 STEPS = 300
-LEAST_MFU, LONGEST_WAIT = 0.30, 0.03
-"""The first guards against falling back: an H200 reached 0.35. With products alone it would reach 0.68; of the rest
-attention, over short sequences by narrow heads, takes a fifth of a step, what lies between products a third."""
+WANTED_MFU, LEAST_MFU, LONGEST_WAIT = 0.45, 0.30, 0.03
+"""The first is not reached: an H200 came to 0.35. With products alone it would come to 0.68; of the rest attention, over
+short sequences by narrow heads, takes a fifth of a step, what lies between products a third. The second is a guard
+against falling back."""
 FAST = ("H100", "H200")
 """GPUs, by a part of their name, of which `LEAST_MFU` is asked."""
 
@@ -82,3 +83,5 @@ def test_pretraining_uses_the_gpu_and_does_not_let_it_wait_for_data(pool: PairPo
     if any(part in name for part in FAST):
         assert peak_flops(GPU, "bf16") is not None
         assert speed["mfu"] >= LEAST_MFU
+        if speed["mfu"] < WANTED_MFU:
+            pytest.xfail(f"an MFU of {speed['mfu']:.3f}, {WANTED_MFU} is wanted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_what_goes_wrong_with_a_batch_is_raised_in_its_place(four_cores: None) -
 
     found = []
     with closing(made_elsewhere(make, range(10))) as batches, pytest.raises(ValueError, match=r"^crop 7 is damaged$"):
+        for batch in batches:
+            found.append(batch)
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_that_can_not_be_handed_over_is_an_error_in_its_place(four_cores: None) -> None:
+    found = []
+    with (
+        closing(made_elsewhere(lambda step: step if step != 5 else lambda: step, range(10))) as batches,
+        pytest.raises((AttributeError, pickle.PicklingError), match="pickle"),
+    ):
         for batch in batches:
             found.append(batch)
     assert found == [0, 1, 2, 3, 4]

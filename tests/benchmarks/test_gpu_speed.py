@@ -29,8 +29,8 @@ GPU = torch.device("cuda")
 RUN = run_spec.load(PROJECT / "scales/paper/params.yaml").pretrain["croco_body"]
 STEPS = 300
 WANTED_MFU, LEAST_MFU, LONGEST_WAIT = 0.45, 0.30, 0.03
-"""The first is not reached: an H200 came to 0.35. With products alone it would come to 0.68; of the rest attention, over
-short sequences by narrow heads, takes a fifth of a step, what lies between products a third. The second is a guard
+"""The first is not reached: an H200 came to 0.35. With products alone it would come to 0.68; of the rest attention,
+over short sequences by narrow heads, takes a fifth of a step, what lies between products a third. The second guards
 against falling back."""
 FAST = ("H100", "H200")
 """GPUs, by a part of their name, of which `LEAST_MFU` is asked."""

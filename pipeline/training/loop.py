@@ -35,7 +35,10 @@ HISTORY_LINES = 200
 """Lines of a finished history: each is the mean of an equal share of the steps."""
 FINISHED_LATE = ("cuda",)
 """Devices where a step is finished (its losses read, its state saved) while the next one, short of its change of the
-weights, is computed: to ask for a loss is to wait for it, and the device would then wait for work."""
+weights, is computed: to ask for a loss is to wait for it, and the device would then wait for work.
+
+Not the steps of a module with batch norm: its running statistics are changed by computing, and the state saved for a
+step would hold those of the next."""
 
 
 Batch = TypeVar("Batch")
@@ -118,6 +121,7 @@ def train(
     with team.leader_first():
         start = state.load()
     shares = team.shares(accumulate)
+    late = device.type in FINISHED_LATE and not any(getattr(m, "track_running_stats", False) for m in module.modules())
 
     def batches(step: int) -> list[Any]:
         return [task.batch(step, share) for share in shares]
@@ -188,7 +192,7 @@ def train(
             optimizer.step()
             if average is not None:
                 average.add(step)
-            if device.type not in FINISHED_LATE or step + 1 == schedule.steps:
+            if not late or step + 1 == schedule.steps:
                 finish(ran)
                 ran = None
     if average is not None:
@@ -245,7 +249,10 @@ def _use(module: nn.Module, batches: Callable[[int], list[Any]], task: Task[Any]
             return task.losses(parts[0])["loss"]
 
     parts = batches(0)
+    kept = [buffer.clone() for buffer in module.buffers()]  # batch norm takes note of a pass
     flops = len(parts) * count_flops(loss)
+    for buffer, value in zip(module.buffers(), kept, strict=True):
+        buffer.copy_(value)
     module.zero_grad(set_to_none=True)
     return flops / peak
 

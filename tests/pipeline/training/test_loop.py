@@ -225,6 +225,31 @@ def test_steps_finished_while_the_next_runs_leave_what_others_leave(
         assert (tmp_path / name / "history.csv").read_bytes() == (tmp_path / "at once/history.csv").read_bytes()
 
 
+@pytest.mark.parametrize("setting", ["late", "peak"])
+def test_running_statistics_of_batch_norm_take_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Wherever passes come that are no step's own: those of the next one, and that which counts operations."""
+    whole, broken = normalising(), normalising()
+    run_loop(tmp_path / "whole", STEPS, module=whole)
+    if setting == "late":
+        monkeypatch.setattr(loop, "FINISHED_LATE", ("cpu",))
+    else:
+        monkeypatch.setenv("PEAK_TFLOPS", "0.1")
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path / "broken", STEPS, module=broken, bad_step=23)
+    assert load_state(tmp_path / "broken")[0] == 20  # type: ignore[index]
+    broken = normalising()
+    run_loop(tmp_path / "broken", STEPS, module=broken)
+    assert equal(broken.state_dict(), whole.state_dict())
+
+
+def normalising() -> torch.nn.Module:
+    module = network()
+    module.insert(1, torch.nn.BatchNorm1d(32))  # type: ignore[operator]
+    return module
+
+
 def test_a_loss_that_is_not_finite_and_read_late_leaves_the_state_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, torch.Tensor]
 ) -> None:

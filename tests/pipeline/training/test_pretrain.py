@@ -251,9 +251,9 @@ def test_a_full_disk_ends_a_run_with_one_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_curve_of_one(undisturbed) -> None:
-    two, one = (losses(undisturbed("croco_body", size), "croco_body") for size in (2, 1))
-    assert two == pytest.approx(one, rel=LOSS_TOLERANCE)
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_have_the_loss_curve_of_one(undisturbed, run: str) -> None:
+    assert losses(undisturbed(run, size=2), run) == pytest.approx(losses(undisturbed(run), run), rel=LOSS_TOLERANCE)
 
 
 @pytest.mark.parametrize("run", RUNS)

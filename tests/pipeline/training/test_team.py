@@ -16,7 +16,7 @@ from tests.pipeline.training.toy_runs import BATCH, run_loop
 
 STEPS = 40
 SIZE = 3
-"""Two add up in either order; pre-trainings of two are run elsewhere."""
+"""A sum of two is the same in either order, one of three is not; test_pretrain has two."""
 NO_DROPOUT = {"dropout": 0.0}
 """Each process draws its own."""
 

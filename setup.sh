@@ -17,9 +17,10 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     # A virtual environment that was cut off while being made has no pip.
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
     echo "Installing requirements.txt into $VENV (on Linux about 3 GB to fetch and 7 GB there; only when it changes) ..."
-    # Minutes: somebody who watches sees how far it is, a log is spared it.
+    # Minutes: somebody who watches sees how far it is, a log is spared it. A third of them would go into compiling
+    # modules most of which nobody loads; Python compiles the others when they first are.
     if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
-    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check -r requirements.txt
+    "$VENV/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check -r requirements.txt
     printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
 fi
 

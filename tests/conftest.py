@@ -20,8 +20,8 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes that share the tests; `-n 0` runs all in this one."""
-    return min(num_cores(), MOST_AT_ONCE)
+    """Processes that share the tests, one more than cores as many of the tests wait; `-n 0` runs all in this one."""
+    return min(num_cores() + 1, MOST_AT_ONCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,20 +45,16 @@ def simplify(vertices: Array, faces: NDArray, faces_uv: NDArray, target: int) ->
     alive = np.ones(len(faces), bool)
     version = np.zeros(len(vertices), np.int64)
     heap: list[tuple[float, int, int, int, int]] = []
+    homogeneous = np.append(vertices, np.ones((len(vertices), 1)), axis=1)
 
-    def push(vertex: int) -> None:
-        for face in around[vertex]:
-            for other in faces[face].tolist():
-                if other == vertex:
-                    continue
-                for gone, kept in ((vertex, other), (other, vertex)):
-                    if not fixed[gone]:
-                        cost = _cost(quadrics[gone] + quadrics[kept], vertices[kept])
-                        heapq.heappush(heap, (cost, gone, kept, int(version[gone]), int(version[kept])))
+    def push(gone: int, kept: int) -> None:
+        if not fixed[gone]:
+            cost = float(homogeneous[kept] @ (quadrics[gone] + quadrics[kept]) @ homogeneous[kept])
+            heapq.heappush(heap, (cost, gone, kept, int(version[gone]), int(version[kept])))
 
     for vertex in range(len(vertices)):
-        if around[vertex] and not fixed[vertex]:
-            push(vertex)
+        for other in _ring(faces, around, vertex):
+            push(vertex, other)
     count = sum(bool(faces_here) for faces_here in around)
     while count > target and heap:
         _, gone, kept, gone_version, kept_version = heapq.heappop(heap)
@@ -70,7 +66,9 @@ def simplify(vertices: Array, faces: NDArray, faces_uv: NDArray, target: int) ->
         version[gone] += 1
         version[kept] += 1
         count -= 1
-        push(kept)
+        for other in _ring(faces, around, kept):
+            push(kept, other)
+            push(other, kept)
     return SimpleMesh(faces[alive], faces_uv[alive])
 
 
@@ -81,10 +79,8 @@ def _collapse(
     shared = around[gone] & around[kept]
     if len(shared) != 2:
         return False
-    ring_gone = {v for face in around[gone] for v in faces[face].tolist()} - {gone}
-    ring_kept = {v for face in around[kept] for v in faces[face].tolist()} - {kept}
     # More than the two opposite corners in common: the collapse would pinch.
-    if len(ring_gone & ring_kept) != 2:
+    if len(_ring(faces, around, gone) & _ring(faces, around, kept)) != 2:
         return False
     moved = sorted(around[gone] - shared)
     before = vertices[faces[moved]]
@@ -108,6 +104,11 @@ def _collapse(
             around[vertex].discard(face)
     around[gone] = set()
     return True
+
+
+def _ring(faces: NDArray, around: list[set[int]], vertex: int) -> set[int]:
+    """The neighbours of a vertex."""
+    return {other for face in around[vertex] for other in faces[face].tolist()} - {vertex}
 
 
 def _fixed(count: int, faces: NDArray, faces_uv: NDArray) -> NDArray[np.bool_]:
@@ -134,8 +135,3 @@ def _quadrics(vertices: Array, faces: NDArray, fixed: NDArray[np.bool_]) -> Arra
         np.add.at(quadrics, faces[:, corner], weighted)
     quadrics[fixed] *= BORDER_WEIGHT
     return quadrics
-
-
-def _cost(quadric: Array, point: Array) -> float:
-    position = np.append(point, 1.0)
-    return float(position @ quadric @ position)

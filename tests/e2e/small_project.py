@@ -49,14 +49,14 @@ def small_params() -> dict[str, Any]:
     params["study_datasets"] = []
     for key, names in FURTHER.items():
         params[key] = {name: params[key][name] for name in names}
-    params["finetune"]["body_mesh"]["tables"] = ["croco_body_seed_1", "keypoints_body"]
+    params["finetune"]["body_mesh"]["tables"] = ["croco_body_seed_1"]
     for run in (run for key in ("pretrain", *FURTHER) for run in params[key].values()):
         run |= {"steps": 24, "warmup_steps": 2, "batch": 8, "checkpoint_every": 6, "heldout": 0.1}
     for run in params["study"].values():
         run["heldout"] = 0.4  # of few recordings some of each kind
     for run in params["pretrain"].values():
         run["snapshots"] = [6, 12]
-    params["figure_3b"] |= {"inits": ["random", "croco_body"], "shares": [0.5]}
+    params["figure_3b"] |= {"inits": ["croco_body"], "shares": [0.5]}
     params["figure_4"] |= {"runs": ["croco_body"], "steps": [6]}
     params["body_mesh"] |= {"seeds": [0, 1], "steps": 6, "batch": 8, "warmup_steps": 1, "checkpoint_every": 3}
     return params

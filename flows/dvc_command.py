@@ -1,6 +1,7 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with three things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with four things changed.
 
-`dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side).
+`dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side), and what it notes of a stage goes
+into `dvc.lock` without the notes of all others being written anew (flows.dvc_lock_file).
 
 Whoever finds the lock of a project taken by another `dvc` waits; it is never held for long. DVC gives up after three
 seconds, and a stage that has done hours of work is then not recorded.
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dvc.repo import reproduce
     from dvc.utils.serialize import _common, _yaml
 
+    from flows.dvc_lock_file import stage_by_stage
     from flows.dvc_side_by_side import side_by_side
     from pipeline.process import die_with_parent
 
@@ -83,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     reproduce._reproduce = side_by_side(reproduce._reproduce)
     # Both ways to a YAML file: as a whole, and modified.
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
+    _yaml._modify_data = stage_by_stage(_yaml._modify_data)
     edit = rwlock._edit_rwlock
 
     def edit_whole(folder: str, files: Any, hardlink: bool) -> AbstractContextManager[Any]:

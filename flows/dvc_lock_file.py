@@ -19,12 +19,13 @@ from dvc.utils.serialize import _yaml
 Modify = Callable[..., AbstractContextManager[dict[str, Any]]]
 """`modify(path, parse, dump, fs=None)`: what a file says, to be changed inside the `with`, and written after it."""
 
+_KEYS = ["schema", "stages"]
 _BEGINNING = "schema: '2.0'\nstages:\n"
 _STAGE = re.compile(r"^  (?=[^ ])", re.MULTILINE)
 
 
 def stage_by_stage(modify: Modify) -> Modify:
-    """DVC's function that changes a YAML file, but for lock files that it wrote itself."""
+    """DVC's function that changes a YAML file, for all but lock files as DVC writes them: those are changed as said."""
 
     @contextmanager
     def modify_stages(
@@ -32,10 +33,10 @@ def stage_by_stage(modify: Modify) -> Modify:
     ) -> Iterator[dict[str, Any]]:
         file = Path(path)
         text = file.read_text("utf-8") if file.name == "dvc.lock" and file.is_file() else ""
-        content = _yaml.parse_yaml(text, path) if text.startswith(_BEGINNING) else {}
+        content = _yaml.parse_yaml(text, path) if text.startswith(_BEGINNING) and text.endswith("\n") else {}
         written = dict(content.get("stages") or {})
         lines = _STAGE.split(text[len(_BEGINNING) :])[1:]
-        if list(content) != ["schema", "stages"] or len(lines) != len(written):
+        if list(content) != _KEYS or len(lines) != len(written):
             with modify(path, parse, dump, **options) as data:
                 yield data
             return
@@ -43,6 +44,9 @@ def stage_by_stage(modify: Modify) -> Modify:
         yield content
 
         def write(data: dict[str, Any], stream: TextIO) -> None:
+            if list(data) != _KEYS:
+                dump(data, stream)
+                return
             stream.write(_BEGINNING)
             for name, stage in data["stages"].items():
                 # DVC replaces what it says of a stage, it does not change it in place.

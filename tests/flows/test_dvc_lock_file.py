@@ -52,6 +52,14 @@ def test_the_file_is_the_one_that_dvc_writes(both: tuple[Path, Path], known: boo
     assert ours != (PROJECT / "dvc.lock").read_text()
 
 
+def test_what_dvc_notes_besides_stages_is_kept(both: tuple[Path, Path]) -> None:
+    for path, modify in zip(both, (_yaml._modify_data, stage_by_stage(_yaml._modify_data)), strict=True):
+        path.write_text("schema: '2.0'\nstages:\n  first:\n    cmd: echo\n")
+        with modify(str(path), _yaml.parse_yaml_for_update, _yaml._dump) as content:
+            content["datasets"] = [{"name": "more"}]
+    assert both[1].read_text() == both[0].read_text()
+
+
 def test_what_stays_is_not_written_anew(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(PROJECT / "tables" / "dvc.lock", both[1])
     dumped: list[str] = []
@@ -79,6 +87,7 @@ def stages(lock: str) -> list[str]:
         None,
         "",
         "schema: '2.0'\nstages: {}\n",
+        "schema: '2.0'\nstages:\n  first:\n    cmd: echo",
         "schema: '2.0'\nstages:\n  first:\n    cmd: echo\ndatasets:\n- name: more\n",
         "schema: '2.0'\nstages:\n  first:   # by hand\n    cmd: echo\n  'second': {cmd: echo}\n",
         "# by hand\nschema: '2.0'\nstages:\n  first:\n    cmd: |\n      echo\n\n      done\n",

@@ -1,4 +1,4 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with four things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with five things changed.
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side), and what it notes of a stage goes
 into `dvc.lock` without the notes of all others being written anew (flows.dvc_lock_file).
@@ -9,6 +9,8 @@ seconds, and a stage that has done hours of work is then not recorded.
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage, and `.dvc/tmp/rwlock` before and
 after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no
 stage runs any more. Here what DVC writes goes into a file beside it, which then takes its name.
+
+Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dvc.repo import reproduce
     from dvc.utils.serialize import _common, _yaml
 
+    from flows import process
     from flows.dvc_lock_file import stage_by_stage
     from flows.dvc_side_by_side import side_by_side
     from pipeline.process import die_with_parent
@@ -92,7 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
         return edit(folder, WritesAside(files), hardlink)
 
     rwlock._edit_rwlock = edit_whole
-    return dvc(["--wait-for-lock", *(sys.argv[1:] if arguments is None else arguments)])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return dvc(["--wait-for-lock", *arguments])
+    finally:
+        if "repro" in arguments:
+            process.stop_idle_server()
 
 
 if __name__ == "__main__":

@@ -85,14 +85,17 @@ def main() -> None:
     arguments = parser.parse_args()
     params_file = scale_file(arguments.scale) if arguments.scale else arguments.params
     params = run_spec.load(params_file)
-    server = _first_start()
     try:
-        stages.repro([stages.target(arguments.stage, params_file)])
-        if arguments.tables:
-            _tables(params_file, None)
+        with process.server_in_use():
+            server = _first_start()
+            try:
+                stages.repro([stages.target(arguments.stage, params_file)])
+                if arguments.tables:
+                    _tables(params_file, None)
+            finally:
+                if server is not None:
+                    server.wait()
     finally:
-        if server is not None:
-            server.wait()
         process.stop_idle_server()
     if not arguments.stage:
         print(f"\nReport: {(Layout(params.scale).report / 'index.html').relative_to(PROJECT)}")

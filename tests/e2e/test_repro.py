@@ -112,7 +112,15 @@ def test_the_second_run_does_nothing(finished_project: Path) -> None:
 
 
 def test_the_prefect_server_is_stopped_when_nothing_uses_it(finished_project: Path) -> None:
-    assert run(finished_project, "flows.local_server", "status").stdout.strip() == "not running"
+    def state() -> str:
+        return run(finished_project, "flows.local_server", "status").stdout.strip()
+
+    log = finished_project / ".prefect" / "server.log"
+    assert state() == "not running"
+    before = log.read_text()
+    run(finished_project, "flows.dvc_command", "repro", "--force", "--single-item", "pair@humbi")
+    assert log.read_text() != before, "a server was started"
+    assert state() == "not running"
 
 
 def test_another_mask_ratio_makes_one_pre_training_and_what_follows_stale(finished_project: Path) -> None:

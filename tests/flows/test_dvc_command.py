@@ -54,6 +54,7 @@ def repository(tmp_path: Path) -> Path:
 
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "DVC_NO_ANALYTICS": "1"}
+    environment["PREFECT_HOME"] = str(folder / ".prefect")
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 

@@ -71,6 +71,7 @@ def start(folder: Path, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str
     command = [sys.executable, "-P", str(PROJECT / "flows" / "dvc_command.py"), "repro"]
     # As without the environment activated.
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
+    environment["PREFECT_HOME"] = str(folder / ".prefect")
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,

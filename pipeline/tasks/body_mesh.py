@@ -187,12 +187,14 @@ def crops_files(params: Params, layout: Layout) -> dict[str, Path]:
 
 def basis_of(init: str, params: Params, layout: Layout) -> Basis:
     """What decides how fine-tunings from `init` end, beside seed and share of labels, which stand in their names."""
+    if (run := init.partition("@")[0]) not in (known := [*params.import_weights, *params.pretrain]):
+        raise ParamsError(f"no weights {run!r} to start from are declared; there are {', '.join(known)}")
     crops = crops_files(params, layout)
     inputs = [*map(layout.records, crops), *crops.values(), layout.smpl]
     return Basis(
         run_spec.body_mesh_parameters(params),
         {
-            _start(init): checkpoints.fingerprint(layout.checkpoint(init)),
+            _start(init): provenance.checkpoint_fingerprint(layout.checkpoint(init)),
             **provenance.file_fingerprints(inputs, layout.root),
         },
         provenance.code_fingerprints(*CODE),

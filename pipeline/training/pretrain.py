@@ -103,6 +103,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         raise ParamsError(f"no run {name!r} is declared; there are {', '.join(params.pretrain)}")
     run = params.pretrain[name]
     device = choose_device()
+    start = provenance.checkpoint_fingerprint(layout.checkpoint(run.init))
     model = initial_model(name, run, layout).to(device)
     sources = pair_sources(run, layout)
     inputs = [path for source in sources for path in (source.pairs, source.crops)]
@@ -132,7 +133,6 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         shared_crops=run.crops == "shared",
     )
     logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
-    start = checkpoints.fingerprint(layout.checkpoint(run.init))
     files = provenance.file_fingerprints(inputs, layout.root)
     basis = Basis(
         run_spec.pretrain_parameters(name, params),

@@ -57,8 +57,23 @@ def file_fingerprint(path: Path) -> str:
 
 
 def file_fingerprints(paths: Iterable[Path], root: Path = PROJECT) -> dict[str, str]:
-    """`file_fingerprint` of each by its path, which is relative to `root` where it lies in it."""
-    return {_relative(path, root): file_fingerprint(path) for path in paths}
+    """`file_fingerprint` of each by its path, which is relative to `root` where it lies in it.
+
+    Raises FileNotFoundError that says what makes the missing one.
+    """
+    found = {}
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; `dvc repro` makes it")
+        found[_relative(path, root)] = file_fingerprint(path)
+    return found
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights that a run starts from. Raises FileNotFoundError that says what makes missing ones."""
+    if not (folder / checkpoints.WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder}: no such checkpoint; `dvc repro` makes it")
+    return checkpoints.fingerprint(folder)
 
 
 def folder_fingerprint(folder: Path) -> str:

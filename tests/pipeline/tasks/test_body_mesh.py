@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +61,31 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, in
     assert len(read_history(layout.history("body_mesh", f"{init}/3"))) == 8
     pictures = layout.pictures("body_mesh", f"{init}/3")
     assert len(list(pictures.glob("*.png"))) == len(json.loads((pictures / "captions.json").read_text())) == 8
+
+
+@pytest.mark.parametrize(
+    ("find", "said"),
+    [
+        (lambda layout: layout.checkpoint("random"), "no such checkpoint"),
+        (lambda layout: layout.records("3dpw"), "no such file"),
+        (lambda layout: layout.smpl, "no such file"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_makes_it(layout: Layout, find: Callable[[Layout], Path], said: str) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    path = find(layout)
+    away = path.rename(path.with_name("away"))
+    try:
+        with pytest.raises(FileNotFoundError, match=f"^{path}: {said}; `dvc repro` makes it$"):
+            body_mesh("random", 3, params, layout)
+    finally:
+        away.rename(path)
+
+
+def test_weights_that_are_not_declared_are_refused_with_those_that_are(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    with pytest.raises(ParamsError, match=r"no weights 'nothing' to start from are declared; there are random, .*mae"):
+        body_mesh("nothing@6", 3, params, layout)
 
 
 def test_a_part_of_the_labels_is_spread_over_all_and_lies_apart(layout: Layout) -> None:

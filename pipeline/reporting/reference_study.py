@@ -185,8 +185,8 @@ class Part:
     runs: tuple[Place, ...]
     """All of them, called by what they change; the usual one first."""
     factors: tuple[Factor, ...]
-    over_pretrainings: tuple[Comparison, ...]
-    """Of runs with the usual one after fine-tuning, where both have other seeds."""
+    after_fine_tuning: tuple[str, ...]
+    """Which runs are told from the usual one, in sentences; of those where both have other seeds."""
 
     @property
     def id(self) -> str:
@@ -205,7 +205,7 @@ class Part:
     @property
     def findings(self) -> tuple[str, ...]:
         """What the reference gives in the usual run, and whether fine-tuning tells others from it, in sentences."""
-        return (*_of_the_usual(self.usual), *map(_of_other_seeds, self.over_pretrainings))
+        return (*_of_the_usual(self.usual), *self.after_fine_tuning)
 
 
 @dataclass(frozen=True)
@@ -312,8 +312,9 @@ def _part(
     for run in in_order:
         told = (f"{_title(key)}: {_label(value, specs[usual][key])}" for key, value in changes[run].items())
         called.append(replace(places[run], label=", ".join(told) or "as usual"))
-    compared = tuple(found for run in in_order if other_seeds and (found := other_seeds.between(run, usual)))
-    return Part(places[usual], of_first, tuple(called), tuple(factors), compared)
+    compared = [found for run in in_order if other_seeds and (found := other_seeds.between(run, usual))]
+    findings = _of_other_seeds(usual, compared, other_seeds.confidence) if other_seeds and compared else []
+    return Part(places[usual], of_first, tuple(called), tuple(factors), tuple(findings))
 
 
 def _title(key: str) -> str:
@@ -441,14 +442,29 @@ def _of_the_usual(usual: Place) -> list[str]:
     return found
 
 
-def _of_other_seeds(two: Comparison) -> str:
-    """Which of two runs is better after fine-tuning, over pre-trainings."""
-    apart = two.apart["pa_mpjpe"]
-    better = two.better("pa_mpjpe")
-    return (
-        f"After fine-tuning, over {apart.num} pre-trainings each, the PA-MPJPE of {two.one} minus that of {two.other} "
-        f"is {apart.written(1)} mm: {f'{better} is better' if better else 'undecided which is better'}."
-    )
+def _of_other_seeds(usual: str, compared: Sequence[Comparison], confidence: float) -> list[str]:
+    """Which runs are better or worse than the usual one after fine-tuning, over pre-trainings."""
+    apart = {two.one: two.apart["pa_mpjpe"] for two in compared}
+    better = {two.one: two.better("pa_mpjpe") for two in compared}
+    told = {run: interval for run, interval in apart.items() if better[run]}
+    rest = {run: interval for run, interval in apart.items() if not better[run]}
+    best_first = sorted(told, key=lambda run: told[run].mean)
+    numbers = sorted({interval.num for interval in apart.values()})
+    over = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    found = [
+        f"After fine-tuning, over {over} pre-trainings each, {len(told)} of {len(apart)} runs are told from {usual} by "
+        f"their PA-MPJPE. If none differed from it, about {len(apart) * (1 - confidence):.1f} would look so by luck."
+    ]
+    if told:
+        said = (
+            f"{run} is {'better' if better[run] == run else 'worse'} ({told[run].written(1, '+')} mm)"
+            for run in best_first
+        )
+        found[0] += f" {', '.join(said)}."
+    if rest:
+        said = (f"{run} ({interval.written(1, '+')} mm)" for run, interval in rest.items())
+        found.append(f"Not told from {usual}: {', '.join(said)}.")
+    return found
 
 
 def _most(places: Mapping[str, Place], first: str) -> list[str]:

@@ -366,12 +366,13 @@ def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, par
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ((105.0, 105.2), "\N{MINUS SIGN}5.0 ± 0.6 mm: study_looks_changed is better."),
-        ((105.0, 117.0), "0.9 ± 76.1 mm: undecided which is better."),
+        ((105.0, 105.2), ["1 of 1", "study_looks_changed is better (\N{MINUS SIGN}5.0 ± 0.6 mm)."]),
+        ((115.0, 115.2), ["1 of 1", "study_looks_changed is worse (+5.0 ± 0.6 mm)."]),
+        ((105.0, 117.0), ["0 of 1", "Not told from study_looks: study_looks_changed (+0.9 ± 76.1 mm)."]),
     ],
 )
 def test_runs_with_other_seeds_are_compared_with_the_usual_one(
-    layout: Layout, params: Params, write_metrics, changed: tuple[float, float], said: str
+    layout: Layout, params: Params, write_metrics, changed: tuple[float, float], said: list[str]
 ) -> None:
     for run in ("study", "study_near", "study_looks", "study_looks_changed"):
         measure(layout, params, run, {("view", "other"): 0.01})
@@ -380,9 +381,10 @@ def test_runs_with_other_seeds_are_compared_with_the_usual_one(
             for seed in range(3):
                 write_metrics(run, seed, error + 0.1 * seed)
     by_usual = {part.usual.run: part.findings for part in found(layout, params).parts}
-    assert by_usual["study_looks"][1:] == (
-        "After fine-tuning, over 2 pre-trainings each, the PA-MPJPE of study_looks_changed minus that of study_looks "
-        f"is {said}",
+    number, end = said
+    assert " ".join(by_usual["study_looks"][1:]) == (
+        f"After fine-tuning, over 2 pre-trainings each, {number} runs are told from study_looks by their PA-MPJPE. If "
+        f"none differed from it, about 0.1 would look so by luck. {end}"
     )
     assert not any("fine-tuning" in sentence for sentence in by_usual["study"])
 

@@ -40,7 +40,7 @@ from pipeline.training.pretrain import KEYPOINT_HEAD, pretrain
 from pipeline.training.team import WHOLE, Share
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_keypoints, write_pool
-from tests.pipeline.training.programs import end, start, wait_for
+from tests.pipeline.training.programs import Program, wait_for
 
 RUNS = ("keypoints_body", "croco_keypoints_body")
 STEPS = 150
@@ -189,11 +189,11 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
         (root / "data" / "test").symlink_to(layout.data)
         params, path = small_params(root, **changes)
         if kill:
-            process = start("pretrain", path, root, run)
+            process = Program("pretrain", path, root, run)
             wait_for(lambda root=root: list(root.glob(".scratch/*/*/step-*.pt")))
-            assert process.poll() is None, "ended before it could be killed"
+            assert process.runs(), "ended before it could be killed"
             process.kill()
-            end([process])
+            process.end()
         pretrain(run, params, Layout("test", root))
         assert ("going on from step" in caplog.text) == kill
         folder = layout.checkpoint(run)

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.training import loop
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
-from tests.pipeline.training.programs import equal, last_step, loss_curve, start, states, wait_for
+from tests.pipeline.training.programs import Program, equal, last_step, loss_curve, states, wait_for
 from tests.pipeline.training.toy_runs import BATCH, network, run_loop
 
 STEPS = 40
@@ -34,11 +34,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
 def test_a_killed_run_ends_with_the_very_weights_and_history_of_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
-    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, SLOWLY)
+    process = Program("loop", tmp_path / "run", tmp_path / "never", STEPS, SLOWLY)
     wait_for(lambda: len(states(tmp_path / "run")) >= 2)
     time.sleep(0.12)  # somewhere between two states
     process.kill()
-    process.communicate()
+    process.end()
     assert not (tmp_path / "never").exists()
     module = run_loop(tmp_path / "run", STEPS)
     assert equal(module.state_dict(), undisturbed)
@@ -56,12 +56,12 @@ def test_a_run_killed_at_random_moments_ends_with_the_very_weights(
     slowly = json.dumps({"seconds": 0.1, "every": 2})
     reached = 0
     for _ in range(4):
-        process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, slowly)
+        process = Program("loop", tmp_path / "run", tmp_path / "never", STEPS, slowly)
         # Each gets further than the one before, however slow the machine: together they are killed all along the run.
         wait_for(lambda after=reached: last_step(tmp_path / "run") > after)
         time.sleep(moments.uniform(0, 0.3))
         process.kill()
-        process.communicate()
+        process.end()
         reached = last_step(tmp_path / "run")
     assert not (tmp_path / "never").exists()
     assert equal(run_loop(tmp_path / "run", STEPS).state_dict(), undisturbed)
@@ -71,13 +71,13 @@ def test_a_run_killed_at_random_moments_ends_with_the_very_weights(
 def test_signals_end_the_run_after_its_step_with_the_state_saved(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor], numbers: tuple[signal.Signals, ...]
 ) -> None:
-    process = start("loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.6, "every": 2}))
+    process = Program("loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.6, "every": 2}))
     wait_for(lambda: states(tmp_path / "run"))
     for number in numbers:  # all of them in one step, the third if the machine is not very busy
         time.sleep(0.1)
         process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + numbers[0]
+    code, errors = process.end()
+    assert code == 128 + numbers[0]
     (step,) = re.findall(r"stopped after step (\d+)", errors)
     assert 3 <= int(step) < STEPS
     assert states(tmp_path / "run")[-1].name.startswith(f"step-{int(step):09d}")
@@ -280,10 +280,11 @@ def test_who_is_started_by_hand_in_the_background_outlives_the_shell(tmp_path: P
 
 
 def _orphan(folder: Path, **environment: str) -> int:
-    with start("parent", folder / "ready", **environment) as process:
-        wait_for(lambda: (folder / "ready").exists())
-        (child,) = _children(process.pid)
-        process.kill()
+    process = Program("parent", folder / "ready", **environment)
+    wait_for(lambda: (folder / "ready").exists())
+    (child,) = _children(process.pid)
+    process.kill()
+    process.end()
     return child
 
 

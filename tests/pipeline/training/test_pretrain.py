@@ -7,7 +7,6 @@ import logging
 import re
 import resource
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -31,7 +30,7 @@ from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
-from tests.pipeline.training.programs import end, start_team, wait_for
+from tests.pipeline.training.programs import Program, end, start_team, wait_for
 
 RUNS = ("croco_body", "mae_body")
 LOSS_TOLERANCE = 1e-4
@@ -151,7 +150,7 @@ def run_here(project: Project, run: str) -> None:
     pretrain(run, run_spec.load(path), here)
 
 
-def start_processes(size: int, project: Project, run: str) -> list[subprocess.Popen[str]]:
+def start_processes(size: int, project: Project, run: str) -> list[Program]:
     here, path = project
     return start_team(size, "pretrain", path, here.root, run)
 
@@ -207,7 +206,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
     processes = start_processes(size, killed, "croco_body")
     wait_for(lambda: unfinished(killed[0], "/step-*.pt"))
     for process in processes:
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.runs(), "ended before it could be killed"
         process.kill()
     end(processes)
     caplog.set_level(logging.INFO)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.training.team import Share, Team
-from tests.pipeline.training.programs import end, equal, loss_curve, start, start_team, states, wait_for
+from tests.pipeline.training.programs import Program, end, equal, loss_curve, start_team, states, wait_for
 from tests.pipeline.training.toy_runs import BATCH, run_loop
 
 STEPS = 40
@@ -98,7 +98,7 @@ def test_the_loss_of_a_process_ends_the_others_with_a_line_that_says_so(tmp_path
 @pytest.mark.parametrize("number", [signal.SIGTERM, None])
 def test_a_program_runs_a_team_of_its_own_to_its_end(tmp_path: Path, number: signal.Signals | None) -> None:
     options = NO_DROPOUT | {"seconds": 0.05}
-    program = start("together", 2, tmp_path / "run", STEPS, json.dumps(options))
+    program = Program("together", 2, tmp_path / "run", STEPS, json.dumps(options))
     if number is not None:
         wait_for(lambda: states(tmp_path / "run"))
         program.send_signal(number)

@@ -86,8 +86,7 @@ def work(scratch: Path, steps: int, options: dict[str, Any], team: Team) -> None
     run_loop(scratch, steps, team=team, **options)
 
 
-if __name__ == "__main__":
-    command, *rest = sys.argv[1:]
+def main(command: str, *rest: str) -> None:
     if command != "together":
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     if command == "loop":
@@ -109,3 +108,7 @@ if __name__ == "__main__":
         time.sleep(60)
     elif command == "parent":
         subprocess.run([sys.executable, "-m", "tests.pipeline.training.toy_runs", "child", *rest], check=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

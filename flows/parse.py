@@ -27,7 +27,7 @@ from pipeline import videos as own_videos
 from pipeline.datasets import Quarantine
 from pipeline.frames import FrameError
 from pipeline.layout import Layout
-from pipeline.run_spec import Params, fingerprint
+from pipeline.run_spec import Params
 from pipeline.videos import VideoSettings
 
 FRAMES_PER_SECOND = 5.0
@@ -144,24 +144,14 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
         root = layout.source(dataset)
         pool, source = section.pool, section.silhouettes
         scale = params.crop_scale(dataset)
-    records = manifests.read_records(layout.records(name))
+    records = parsing.to_cut(layout.records(name))
     cutting = parsing.Cutting(root, params.crops.size, scale, source, _parser(params) if source == "pgn" else None)
-    images = [(path, *_stat(root / path)) for path in records["image"].unique().to_pylist()]
-    key = fingerprint(cutting.fingerprint, parsing.SHARD_RECORDS, records["frame_id"].to_pylist(), images)
-    return Job(name, records, cutting, layout.crops(pool, name), layout.scratch(f"parse-{name}", key))
+    scratch = layout.scratch(f"parse-{name}", parsing.content_fingerprint(records, cutting))
+    return Job(name, records, cutting, layout.crops(pool, name), scratch)
 
 
 def _parser(params: Params) -> silhouettes.Parser:
     return silhouettes.load_parser(Layout(params.scale).checkpoint("pgn"))
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time of change: shards of other pictures of the same name are not taken up again."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return (-1, -1)
-    return (found.st_size, found.st_mtime_ns)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

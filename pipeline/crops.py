@@ -301,11 +301,15 @@ class CropStore:
             raise KeyError(f"{self.path}: no crop of frame {frame_id}")
         return int(row)
 
+    def frame_ids(self) -> NDArray[np.bytes_]:
+        """(len(self),) the record that each row shows, as bytes."""
+        columns = [self._reader.get_batch(i).column("frame_id") for i in range(self._reader.num_record_batches)]
+        return np.array(pa.chunked_array(columns, pa.string()).cast(pa.binary()).to_numpy(), "S16")
+
     def rows(self, frame_ids: Iterable[str]) -> NDArray[np.int64]:
         """Rows of many records at once, -1 where a record has no crop."""
         if self._index is None:  # built on first use: opening stays independent of size
-            columns = [self._reader.get_batch(i).column("frame_id") for i in range(self._reader.num_record_batches)]
-            names = np.array(pa.chunked_array(columns, pa.string()).cast(pa.binary()).to_numpy(), "S16")
+            names = self.frame_ids()
             order = np.argsort(names, kind="stable")
             self._index = (names[order], order)
         names, order = self._index

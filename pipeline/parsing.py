@@ -8,11 +8,13 @@ depend on how often it was stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +27,18 @@ import pipeline.crops
 from pipeline.crops import Crop, CropStore, Square, crop, crop_mask, encode_jpeg, write_crops
 from pipeline.datasets.quarantine import Entry, Quarantine
 from pipeline.frames import FrameError, Pixels, read_image, read_mask, stream_video
+from pipeline.manifests import read_records
 from pipeline.run_spec import fingerprint
 from pipeline.silhouettes import Parser, pack, parse_silhouettes
 
 log = logging.getLogger(__name__)
 
+COLUMNS = ["frame_id", "image", "video_frame", "width", "height", "box", "silhouette"]
+"""Of the records manifest: what crops are cut by."""
 SHARD_RECORDS = 128
+"""Records per unit of retry."""
+OPEN_SHARDS = 64
+"""At a time, while they are joined: records of one shard lie close together in the manifest."""
 PARSER_BATCH = 32
 
 Progress = Callable[[int, int], None]
@@ -40,7 +48,7 @@ Silhouettes = Literal["dataset", "pgn", "none"]
 
 @dataclass(frozen=True)
 class Cutting:
-    """How crops are cut; `parse` and every shard of it share one."""
+    """How crops are cut; all shards of a data set share one."""
 
     root: Path
     """Folder that image paths of the records start from."""
@@ -90,10 +98,10 @@ def parse(
     """Write the crops file of a records table, in the order of the table, and its quarantine list.
 
     Args:
-        records: manifest of `pipeline.manifests.read_records`.
+        records: of `to_cut`.
         out: the crops file to write.
-        scratch: folder for finished shards, named by the caller after a hash of the image data; a
-            later call with the same arguments goes on from there. Removed at the end.
+        scratch: folder for finished shards; a later call with the same arguments goes on from there. Removed at the
+            end.
         cutting: sizes, folder and source of silhouettes.
         shard_records: records per unit of retry.
         progress: replaces the progress bar.
@@ -102,20 +110,47 @@ def parse(
     Raises ValueError when not one record gave a crop (wrong folder, most likely).
     """
     names = records["frame_id"].to_pylist()
-    folder = scratch / fingerprint(cutting.fingerprint, shard_records, names)
-    shards = plan_shards(records, shard_records)
-    bar = tqdm(total=len(names), unit="crop", desc=out.stem, disable=progress is not None)
-    done = 0
-    for number, rows in enumerate(shards):
-        parse_shard(records.take(pa.array(rows)), folder / f"{number:06d}.arrow", cutting)
-        done += len(rows)
-        bar.update(len(rows))
-        if progress:
-            progress(done, len(names))
-    bar.close()
-    summary = merge_shards(names, [folder / f"{number:06d}.arrow" for number in range(len(shards))], out, cutting.size)
+    folder = scratch / fingerprint(content_fingerprint(records, cutting), shard_records)
+    parts, done = list[Path](), 0
+    with tqdm(total=len(names), unit="crop", desc=out.stem, disable=progress is not None) as bar:
+        for number, rows in enumerate(plan_shards(records, shard_records)):
+            parts.append(folder / f"{number:06d}.arrow")
+            parse_shard(records.take(pa.array(rows)), parts[-1], cutting)
+            done += len(rows)
+            bar.update(len(rows))
+            if progress:
+                progress(done, len(names))
+    summary = merge_shards(names, parts, out, cutting.size)
     shutil.rmtree(scratch, ignore_errors=True)
     return summary
+
+
+def to_cut(records: Path) -> pa.Table:
+    """What crops are cut by of the records manifest at a path, in one piece: to take rows of a table that lies in
+    several, all of it is copied. Raises ManifestError."""
+    return read_records(records, COLUMNS).combine_chunks()
+
+
+def content_fingerprint(records: pa.Table, cutting: Cutting) -> str:
+    """Hash of all that shards hang on: finished ones are taken up again where nothing of it has changed.
+
+    Of images and masks it takes size and time of change.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in records.select(COLUMNS).to_batches(max_chunksize=2**16):
+        digest.update(batch.serialize())
+    files = [path for name in ("image", "silhouette") for path in records[name].unique().drop_null().to_pylist()]
+    for path in files:
+        digest.update(f"{path} {_stat(cutting.root / path)}\n".encode())
+    return fingerprint(cutting.fingerprint, SHARD_RECORDS, digest.hexdigest())
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_size, found.st_mtime_ns)
 
 
 def plan_shards(records: pa.Table, shard_records: int = SHARD_RECORDS) -> list[NDArray[np.int64]]:
@@ -150,28 +185,35 @@ def parse_shard(records: pa.Table, out: Path, cutting: Cutting) -> None:
 
 
 def merge_shards(frame_ids: list[str], shards: list[Path], out: Path, size: int) -> ParseSummary:
-    """Join finished shards into one crops file in the order of `frame_ids`, and their quarantine lists."""
-    stores = [CropStore(shard) for shard in shards]
+    """Join finished shards into one crops file in the order of `frame_ids`, and their quarantine lists.
+
+    A data set may have ten thousand shards, more than a process may hold open.
+    """
     quarantine = Quarantine()
     for shard in shards:
         listed = json.loads(quarantine_path(shard).read_text())["entries"]
         quarantine.entries.extend(Entry(**entry) for entry in listed)
-    rows = [store.rows(frame_ids) for store in stores]
+    held = [CropStore(shard).frame_ids() for shard in shards]
+    names = np.concatenate([np.zeros(0, "S16"), *held])
+    if frame_ids and not len(names):
+        raise ValueError(f"{out}: none of {len(frame_ids)} records gave a crop: {quarantine.summary()}")
+    lengths = np.array([len(part) for part in held], np.int64)
+    shard_of = np.repeat(np.arange(len(shards)), lengths)
+    row_of = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    order = np.argsort(names, kind="stable")
+    wanted = np.array(frame_ids, "S16")
+    found = np.searchsorted(names, wanted, sorter=order)
+    place = order[np.minimum(found, len(names) - 1)] if len(names) else found
+    opened = lru_cache(OPEN_SHARDS)(CropStore)
     silhouettes = 0
 
     def in_order() -> Iterator[Crop]:
         nonlocal silhouettes
-        holder = np.full(len(frame_ids), -1)
-        for number, found in enumerate(rows):
-            holder[found >= 0] = number
-        for place, number in enumerate(holder):
-            if number >= 0:
-                item = stores[number].crop(int(rows[number][place]))
-                silhouettes += item.silhouette is not None
-                yield item
+        for at in place[names[place] == wanted]:
+            item = opened(shards[shard_of[at]]).crop(int(row_of[at]))
+            silhouettes += item.silhouette is not None
+            yield item
 
-    if frame_ids and not any(len(store) for store in stores):
-        raise ValueError(f"{out}: none of {len(frame_ids)} records gave a crop: {quarantine.summary()}")
     count = write_crops(out, in_order(), size)
     quarantine.write(quarantine_path(out))
     if len(quarantine):
@@ -188,9 +230,8 @@ class _Cut:
 
 
 def _cut(records: pa.Table, cutting: Cutting, quarantine: Quarantine) -> Iterator[_Cut]:
-    columns = ["frame_id", "image", "video_frame", "width", "height", "box", "silhouette"]
     by_image: dict[str, list[dict[str, Any]]] = {}
-    for row in records.select(columns).to_pylist():
+    for row in records.select(COLUMNS).to_pylist():
         by_image.setdefault(row["image"], []).append(row)
     for name, rows in by_image.items():
         try:

@@ -19,7 +19,7 @@ from pipeline.frames import FrameError
 from pipeline.layout import Layout
 from pipeline.manifests import read_records, write_records
 from pipeline.pairs.selection import Kind, write_selection
-from pipeline.parsing import Cutting, parse
+from pipeline.parsing import Cutting, parse, to_cut
 from pipeline.records import FrameRecord
 from pipeline.run_spec import Crops, Pairs, Params, fingerprint
 from pipeline.silhouettes import Parser
@@ -176,7 +176,7 @@ def parse_videos(
         raise ValueError(f"{folder}: no person was found in any video: {quarantine.summary()}")
     write_records(found, records)
     cutting = Cutting(folder, crops.size, crops.scale, "none" if parser is None else "pgn", parser)
-    summary = parse(read_records(records), out / "crops.arrow", out / ".shards", cutting)
+    summary = parse(to_cut(records), out / "crops.arrow", out / ".shards", cutting)
     return {
         "videos": len(find_videos(folder)),
         "videos_with_persons": len({record.image for record in found}),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import resource
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +17,8 @@ from PIL import Image
 
 import pipeline.parsing
 from pipeline.crops import CropStore
-from pipeline.manifests import read_records, write_records
-from pipeline.parsing import Cutting, parse, plan_shards, quarantine_path
+from pipeline.manifests import write_records
+from pipeline.parsing import Cutting, content_fingerprint, parse, plan_shards, quarantine_path, to_cut
 from pipeline.records import FrameRecord
 
 SIZE = 32
@@ -63,7 +65,7 @@ def records_of_all() -> list[FrameRecord]:
 
 def table_of(records: Sequence[FrameRecord], folder: Path) -> pa.Table:
     write_records(records, folder / "records.parquet")
-    return read_records(folder / "records.parquet")
+    return to_cut(folder / "records.parquet")
 
 
 class BrightIsPerson:
@@ -82,7 +84,8 @@ def test_every_record_gets_the_crop_of_its_own_frame(world: Path, tmp_path: Path
     store = CropStore(tmp_path / "out/d.arrow")
     assert (summary.records, summary.crops, summary.silhouettes, summary.quarantined) == (46, 46, 0, 0)
     assert [store.frame_id(row) for row in range(46)] == table["frame_id"].to_pylist()
-    for row, index in enumerate(table["frame_index"].to_pylist()):
+    of_frame = {item.frame_id: item.frame_index for item in records_of_all()}
+    for row, index in enumerate(map(of_frame.__getitem__, table["frame_id"].to_pylist())):
         assert abs(int(np.median(store.image(row))) - grey_of(index)) <= 2
         assert store.silhouette(row) is None
     assert not (tmp_path / "scratch").exists()
@@ -144,6 +147,39 @@ def test_other_sizes_never_go_on_from_old_shards(world: Path, tmp_path: Path) ->
         parse(table, tmp_path / "d.arrow", tmp_path / "s", Cutting(world, SIZE, 1.0, "none"), progress=stop)
     parse(table, tmp_path / "d.arrow", tmp_path / "s", Cutting(world, 2 * SIZE, 1.0, "none"))
     assert CropStore(tmp_path / "d.arrow").image(0).shape == (64, 64, 3)
+
+
+def test_another_box_or_mask_is_not_cut_as_before(world: Path, tmp_path: Path) -> None:
+    """Records keep their ids when annotations are corrected between a run that was stopped and the next."""
+    cutting = Cutting(world, SIZE, 1.0, "dataset")
+
+    def known(**changes: object) -> str:
+        item = dataclasses.replace(record("0.png", 0), **changes)
+        return content_fingerprint(table_of([item, record("1.png", 1)], tmp_path), cutting)
+
+    before = known()
+    masked = known(silhouette="mask.png")
+    assert known() == before
+    assert len({before, masked, known(box=(8.0, 8.0, 30.0, 30.0)), known(width=65), known(image="2.png")}) == 5
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(world / "mask.png")
+    assert known(silhouette="mask.png") != masked
+
+
+def test_more_shards_than_a_process_may_hold_open_are_joined(world: Path, tmp_path: Path) -> None:
+    table = table_of([record(f"{i % 6}.png", i) for i in range(6)] + records_of_all()[6:], tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline.parsing, "OPEN_SHARDS", 4)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (held + 16, hard))
+            summary = parse(
+                table, tmp_path / "d.arrow", tmp_path / "s", Cutting(world, SIZE, 1, "none"), shard_records=1
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert summary.crops == 46
+    assert len(plan_shards(table, 1)) == 26
 
 
 def test_shards_of_another_version_of_the_crops_file_are_left_alone(

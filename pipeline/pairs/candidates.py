@@ -17,6 +17,8 @@ Rows = NDArray[np.int64]
 
 LISTED = 2**20
 """Up to this many candidates a shuffled list of all is made; beyond, numbers are drawn and remembered."""
+BLOCK = 4096
+"""Candidates looked up at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Candidates:
 
 def _random_numbers(count: int, rng: np.random.Generator) -> Iterator[Rows]:
     if count <= LISTED:
-        yield rng.permutation(count)
+        numbers = rng.permutation(count).astype(np.int32)  # it stays while others are asked in turn
+        yield from (numbers[start : start + BLOCK].astype(np.int64) for start in range(0, count, BLOCK))
         return
     seen: set[int] = set()
     while len(seen) < count:
-        fresh = [number for number in dict.fromkeys(rng.integers(count, size=4096).tolist()) if number not in seen]
+        fresh = [number for number in dict.fromkeys(rng.integers(count, size=BLOCK).tolist()) if number not in seen]
         seen.update(fresh)
         yield np.array(fresh, np.int64)
 

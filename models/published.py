@@ -36,7 +36,10 @@ def mae_arguments(state: Mapping[str, Tensor], source: str | Path) -> dict[str, 
         if name not in state:
             raise CheckpointError(f"{source} is no MAE checkpoint: it has no {name}")
     width, _, patch_size, _ = state["patch_embed.proj.weight"].shape
-    side, _ = square_grid(state["pos_embed"].shape[1] - 1)
+    try:
+        side, _ = square_grid(state["pos_embed"].shape[1] - 1)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     sizes: dict[str, Any] = {
         "img_size": side * patch_size,
         "patch_size": patch_size,
@@ -65,5 +68,8 @@ def resample_positions(
     """Bring position tables to `grid` in place; a table that is no square grid is left to load_state."""
     for name in names:
         if name in state:
-            num_patches = state[name].shape[-2] - class_token
-            state[name] = interpolate_positions(state[name], square_grid(num_patches), grid)
+            try:
+                square = square_grid(state[name].shape[-2] - class_token)
+            except ValueError:
+                continue
+            state[name] = interpolate_positions(state[name], square, grid)

@@ -161,6 +161,7 @@ class PairPool:
         weights = []
         self.counts: dict[str, int] = {}
         """Training pairs by `<dataset>/<kind>`."""
+        emptied = []
         for index, (source, manifest) in enumerate(zip(sources, self._manifests, strict=True)):
             if manifest.frames != self._pixels[index].frames:
                 raise _not_of_one_making(source)
@@ -172,18 +173,35 @@ class PairPool:
                 rows, apart = manifest.rows(kind, heldout)
                 if limits.max_pairs is not None:
                     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), limits.max_pairs)).astype(np.int64)]
+                if not len(rows) and manifest.has(kind):
+                    emptied.append(f"{source.name}/{kind}")
                 if len(rows):
                     self._cells.append((index, rows))
                     weights.append(source.weight * weight)
                     self.counts[f"{source.name}/{kind}"] = len(rows)
                 if len(apart):
                     self._heldout.append((index, apart))
+        if emptied:
+            logger.warning(
+                "left out: %s: none of their pairs is within the run's limits (`baseline_degrees`, `gap_s`) and not "
+                "held out (`heldout`)",
+                ", ".join(emptied),
+            )
+        if heldout and not self._heldout:
+            logger.warning("none of these pairs is held out, there will be no validation: `heldout` is %g", heldout)
+        if emptied and not self._cells:
+            raise ManifestError(
+                f"nothing is left to train on of the pairs of {', '.join(emptied)}: none is within this run's limits "
+                "(`baseline_degrees`, `gap_s`) and not held out (`heldout`)"
+            )
         if not self._cells:
             raise ManifestError(
                 f"no pairs of kind {' or '.join(kinds)} in {', '.join(str(source.pairs) for source in sources)}; "
                 "get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
             )
         self._order = Order([len(rows) for _, rows in self._cells], weights, seed)
+        self.shares = {cell: weight / sum(weights) for cell, weight in zip(self.counts, weights, strict=True)}
+        """Of what is drawn, by the same names."""
         self._last: tuple[tuple[int, int], Draw] | None = None
 
     @property
@@ -204,7 +222,9 @@ class PairPool:
     def validation(self, count: int) -> PairBatch | None:
         """Up to `count` held-out pairs, dataset by dataset, always the same; None when none are held out.
 
-        Centre crops and true colours; the hidden patches are drawn from the pool's seed.
+        Centre crops and true colours; the hidden patches are drawn from the pool's seed. All these masks show the same
+        number of patches. With human masking it follows from all these people, in training from those of a batch: it is
+        rarely the same there (`models.masking.human_mask`).
         """
         bounds = np.cumsum([0, *(len(rows) for _, rows in self._heldout)])
         if not bounds[-1]:
@@ -353,6 +373,9 @@ class _Manifest:
 
     def rank(self, row: int) -> float:
         return float(self._ranks[row])
+
+    def has(self, kind: Kind) -> bool:
+        return bool(self._of(kind).any())
 
     def rows(self, kind: Kind, heldout: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Rows of the pairs of a kind to train on, and of those held out."""

@@ -60,19 +60,24 @@ def load_state(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """The newest state that is whole, with its step; None when there is none.
 
     Damaged files are named in the log and removed; removed is as well what a killed run had written of a state.
+
+    Raises TrainingError: a whole file can not be read, for want of memory for example; it stays.
     """
     for unfinished in folder.glob(".step.*.tmp"):
         if not _lives(int(unfinished.name.split(".")[2])):
             unfinished.unlink(missing_ok=True)
     for step, path in reversed(_states(folder)):
-        problem = "its content does not match its name"
-        if _is_whole(path):
-            try:
-                return step, torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, ValueError, EOFError) as error:
-                problem = str(error)
-        logger.warning("%s is damaged (%s); trying the state before it", path, problem)
-        path.unlink()
+        if not _is_whole(path):
+            logger.warning("%s is damaged, its content does not match its name; trying the state before it", path)
+            path.unlink()
+            continue
+        try:
+            return step, torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} is whole but can not be read: {error}. With what it wants at hand, memory for example, the "
+                f"same command goes on from step {step}."
+            ) from error
     return None
 
 

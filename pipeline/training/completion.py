@@ -29,6 +29,8 @@ class Completing:
     batch: int
     normalize: bool
     device: torch.device
+    silhouettes: bool = True
+    """Whether it is known which patches show a person; else no loss of theirs is logged."""
 
 
 class CrossCompletion:
@@ -51,7 +53,8 @@ class CrossCompletion:
         target = self._see(batch.target, batch.target_colours)
         reference = self._see(batch.reference, batch.reference_colours)
         prediction = self._model(target, reference, batch.hidden, batch.visible).prediction
-        return self._compare(prediction, target, batch, self._how.normalize)
+        losses = self._compare(prediction, target, batch, self._how.normalize)
+        return losses if self._how.silhouettes else {"loss": losses["loss"]}
 
 
 class SingleCompletion:
@@ -106,8 +109,8 @@ def reference_use(
     `true` is the pair's own; `same` that of another pair of its recording, neither of its own two images: the same
     looks in another view or pose; `other` that of another recording; `black` is black. What `true` saves against the
     others measures what the second image adds, and which part of that is looks alone. MAE, which takes no reference,
-    has `true` alone, measured with the very masks CroCo is measured with. Each comes again with `PER_PERSON`. NaN are
-    pairs where a loss can not be had; names of which none can be had are left out.
+    has `true` alone, with the masks that CroCo with uniform masks and the same seed is measured with. Each comes again
+    with `PER_PERSON`. NaN are pairs where a loss can not be had; names of which none can be had are left out.
 
     Args:
         groups: (B,) the recording of each pair; see `PairPool.groups`.

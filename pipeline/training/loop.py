@@ -93,7 +93,7 @@ def train(
             removes it once the results lie in their place.
         title: what the progress bar says.
         accumulate: micro-batches that a process makes of its samples of a step, one after the other, for want of
-            memory. They change results by rounding only.
+            memory. They change results by rounding only, where there is no dropout: each draws its own.
         ema: decay of a running average of the weights, which the module has in the end; None = the last weights.
         fuse: parts of `module`, such as its blocks, and functions of `task` (`Fusible`) for torch's compiler.
         samples: of one step, by all processes, for the throughput; None = not shown.
@@ -108,8 +108,8 @@ def train(
         lasts, figures with the clock in them (pipeline.training.live).
 
     Raises:
-        TrainingError: a loss that is not finite (the batch is written down), a full disk, or the end of another
-            process of the team.
+        TrainingError: a loss that is not finite (the batch is written down) or weights that are not, a full disk, a
+            state that can not be read, processes of the team that have different ones, or the end of another of them.
         ChildProcessError: a process that made batches for a GPU has ended.
         SystemExit: 143 or 130 after SIGTERM or Ctrl-C to any process; the state was saved after the step.
     """
@@ -118,8 +118,13 @@ def train(
     average = Average(module, ema) if ema is not None else None
     history = _History(scratch / "history.csv", every=max(1, schedule.steps // HISTORY_LINES))
     state = _State(module, optimizer, history, average, scratch)
-    with team.leader_first():
+    with others_may_end(), team.leader_first():
         start = state.load()
+    if len(steps := set(team.gather([str(start)]))) > 1:
+        raise TrainingError(
+            f"the processes of this run found states after different steps ({', '.join(sorted(steps, key=int))}) in "
+            f"{scratch}: that folder must be the same for all. Put the project where every machine sees it."
+        )
     shares = team.shares(accumulate)
     late = device.type in FINISHED_LATE and not any(getattr(m, "track_running_stats", False) for m in module.modules())
 
@@ -195,6 +200,7 @@ def train(
             if not late or step + 1 == schedule.steps:
                 finish(ran)
                 ran = None
+    state.check(schedule.steps)
     if average is not None:
         average.give()
     if live:
@@ -294,12 +300,16 @@ class _State:
         logger.info("going on from step %d", step)
         return step
 
-    def save(self, step: int) -> None:
+    def check(self, step: int) -> None:
+        """Raises TrainingError where weights are not finite."""
         if not all(bool(torch.isfinite(value).all()) for value in self._module.parameters()):
             raise TrainingError(
                 f"weights are no longer finite after step {step}; lower the learning rate. The state in "
                 f"{self._scratch} is from before that."
             )
+
+    def save(self, step: int) -> None:
+        self.check(step)
         self._history.write()
         state: dict[str, Any] = {
             "module": self._module.state_dict(),

@@ -3,7 +3,8 @@
 
     python -m pipeline.training.pretrain --params params.yaml --run croco_body
 
-trains on every GPU of this machine, or on its processor; several machines, or processes on a processor, by torchrun:
+trains on every GPU of this machine, or on its processor; several machines, which see one and the same project folder,
+or processes on a processor, by torchrun:
 
     torchrun --nproc-per-node 2 -m pipeline.training.pretrain --params params.yaml --run croco_body
 """
@@ -132,7 +133,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         limits=Limits(run.max_pairs, run.baseline_degrees, run.gap_s, run.without or {}),
         shared_crops=run.crops == "shared",
     )
-    logger.info("pairs to train on: %s", ", ".join(f"{count} {cell}" for cell, count in pool.counts.items()))
+    shares = (f"{count} {cell} ({pool.shares[cell]:.0%} of what is drawn)" for cell, count in pool.counts.items())
+    logger.info("pairs to train on: %s", ", ".join(shares))
     files = provenance.file_fingerprints(inputs, layout.root)
     basis = Basis(
         run_spec.pretrain_parameters(name, params),
@@ -141,7 +143,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         str(device),
     )
     scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)
-    how = Completing(run.batch, run.normalize, device)
+    silhouettes = any(params.datasets[source.name].silhouettes != "none" for source in sources)
+    how = Completing(run.batch, run.normalize, device, silhouettes)
     network, task = learning(model, run, pool, masking, keypoints, how)
     previews = None
     if run.method != "keypoints" and run.num_previews and team.leads:

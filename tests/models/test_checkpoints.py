@@ -163,6 +163,16 @@ def test_another_architecture_is_refused_with_the_first_difference(tmp_path):
     torch.save({"model": CroCo(**TINY).state_dict()}, tmp_path / "silent.pth")
     with pytest.raises(CheckpointError, match=r"mask_token has shape \(1, 1, 16\) .* \(1, 1, 512\).*v1 were assumed"):
         load_croco(tmp_path / "silent.pth")
+    state = CroCo(**TINY).state_dict()
+    state["enc_pos_embed"] = state["enc_pos_embed"][:-1]
+    torch.save({"model": state, "croco_kwargs": TINY}, tmp_path / "oblong.pth")
+    with pytest.raises(CheckpointError, match=r"oblong\.pth.*enc_pos_embed"):
+        load_croco(tmp_path / "oblong.pth")
+    state = MAE(**TINY_MAE).state_dict()
+    state["pos_embed"] = state["pos_embed"][:, :-1]
+    torch.save({"model": state}, tmp_path / "oblong_mae.pth")
+    with pytest.raises(CheckpointError, match=r"oblong_mae\.pth: \d+ patch positions are no square grid"):
+        load_mae(tmp_path / "oblong_mae.pth")
 
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path):

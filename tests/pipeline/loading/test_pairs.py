@@ -78,7 +78,9 @@ def test_every_pair_is_seen_once_before_any_is_seen_again(layout: Layout) -> Non
 
 
 def test_datasets_and_kinds_are_drawn_by_weight(layout: Layout) -> None:
-    ids = drawn(pool(layout, {"synthetic": 6, "aist": 1}, {"view": 1.0, "pose": 3.0}), 4000)
+    some = pool(layout, {"synthetic": 6, "aist": 1}, {"view": 1.0, "pose": 3.0})
+    assert some.shares == pytest.approx({"synthetic/view": 0.6, "aist/view": 0.1, "aist/pose": 0.3})
+    ids = drawn(some, 4000)
     share = {
         cell: np.mean([name.startswith(cell) for name in ids]) for cell in ("view-synthetic", "view-aist", "pose-aist")
     }
@@ -93,6 +95,20 @@ def test_a_kind_left_out_is_never_drawn(layout: Layout) -> None:
 def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout: Layout) -> None:
     with pytest.raises(ManifestError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
         pool(layout, {"synthetic": 1}, {"pose": 1.0})
+
+
+def test_pairs_that_the_run_itself_leaves_out_are_not_said_to_be_missing(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ManifestError, match=r"^nothing is left .* pairs of synthetic/view: .*`heldout`"):
+        pool(layout, {"synthetic": 1}, heldout=1.0)
+    caplog.clear()
+    some = pool(layout, {"aist": 1}, limits=Limits(gap_s=(90.0, 91.0)))
+    assert some.counts.keys() == {"aist/view"}
+    assert "left out: aist/pose: none of their pairs is within the run's limits" in caplog.text
+    caplog.clear()
+    pool(layout, {"synthetic": 1}, heldout=1e-9)
+    assert "none of these pairs is held out, there will be no validation" in caplog.text
 
 
 @pytest.mark.parametrize(

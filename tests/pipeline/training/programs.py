@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -70,11 +70,16 @@ def _run(said: Path, environment: dict[str, str], *arguments: str) -> None:
 
 def start_team(size: int, *arguments: object) -> list[Program]:
     """The same run `size` times, in the environment that torchrun makes."""
+    return start_as_team([arguments] * size)
+
+
+def start_as_team(runs: Sequence[Sequence[object]]) -> list[Program]:
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         port = some.getsockname()[1]
+    size = len(runs)
     common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [Program(*arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in range(size)]
+    return [Program(*arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank, arguments in enumerate(runs)]
 
 
 def end(team: list[Program]) -> tuple[list[int], list[str]]:

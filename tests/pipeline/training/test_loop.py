@@ -103,6 +103,30 @@ def test_a_damaged_state_is_named_and_the_one_before_it_taken(
     assert equal(module.state_dict(), undisturbed)
 
 
+def test_a_whole_state_that_memory_does_not_suffice_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError):
+        run_loop(tmp_path, STEPS, bad_step=23)
+    kept = states(tmp_path)
+
+    def want(*_: object, **__: object) -> None:
+        raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TrainingError, match="is whole but can not be read: can't alloc"),
+    ):
+        patch.setattr(torch, "load", want)
+        run_loop(tmp_path, STEPS)
+    assert states(tmp_path) == kept
+
+
+def test_weights_that_the_last_step_spoils_are_no_result(tmp_path: Path) -> None:
+    module, passes = network(), iter(range(1, STEPS + 1))
+    module[-1].weight.register_hook(lambda gradient: gradient * (float("nan") if next(passes) == STEPS else 1.0))
+    with pytest.raises(TrainingError, match=f"no longer finite after step {STEPS}"):
+        run_loop(tmp_path, STEPS, module=module)
+
+
 def test_what_a_run_killed_while_it_saved_has_left_is_removed(
     tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from pipeline.training.team import Share, Team
-from tests.pipeline.training.programs import Program, end, equal, loss_curve, start_team, states, wait_for
+from tests.pipeline.training.programs import (
+    Program,
+    end,
+    equal,
+    loss_curve,
+    start_as_team,
+    start_team,
+    states,
+    wait_for,
+)
 from tests.pipeline.training.toy_runs import BATCH, run_loop
 
 STEPS = 40
@@ -92,6 +101,22 @@ def test_the_loss_of_a_process_ends_the_others_with_a_line_that_says_so(tmp_path
     assert codes == [1, -signal.SIGKILL]
     assert "another process of this run has ended" in errors[0]
     assert "Traceback" not in errors[0]
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_see_the_same_states_are_refused(tmp_path: Path) -> None:
+    team = start_team(2, "loop", tmp_path / "run", tmp_path / "never", STEPS, json.dumps({"seconds": 0.05}))
+    wait_for(lambda: states(tmp_path / "run"))
+    for process in team:
+        process.kill()
+    end(team)
+    folders = [tmp_path / "run", tmp_path / "another machine's"]
+    codes, errors = end(start_as_team([("loop", folder, tmp_path / "never", STEPS, "{}") for folder in folders]))
+    assert codes == [1, 1]
+    for error in errors:
+        assert "found states after different steps (0, " in error and "must be the same for all" in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.slow

@@ -281,7 +281,8 @@ class BodyMesh(Section):
     loss_joints_3d: float
     loss_rotations: float
     loss_betas: float
-    loss_vertices: float
+    loss_vertices: Annotated[float, Field(ge=0, le=0)]
+    """0, as in SPIN: there is no such term here."""
     precision: Literal["fp32", "bf16"]
     checkpoint_every: Positive
 
@@ -354,6 +355,13 @@ class Params(Section):
     figure_4: Figure4
     report: Report
 
+    def command(self, run: str | None = None) -> str:
+        """What makes the results of this scale: of the headline, or of a run that may be the further tables' alone."""
+        is_root = Path(self.params_file).parent == Path()
+        if run is None or run in self.finetune.body_mesh.headline:
+            return "dvc repro" if is_root else f"dvc repro {Path(self.params_file).with_name('dvc.yaml')}"
+        return "make tables" if is_root else f"make tables SCALE={self.scale}"
+
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
         checkpoints = set(self.import_weights) | set(self.pretrain)
@@ -380,6 +388,9 @@ class Params(Section):
                 if init in chain:
                     raise ValueError(f"pretrain.{name}.init: {' <- '.join([*chain, init])} never begins")
                 chain.append(init)
+        for key in ("train_dataset", "test_dataset"):
+            if (dataset := getattr(self.body_mesh, key)) not in self.datasets:
+                raise ValueError(f"body_mesh.{key}: {dataset!r} is not one of {sorted(self.datasets)}")
         if unknown := set(self.study_datasets) - set(self.datasets):
             raise ValueError(f"study_datasets: {sorted(unknown)} are none of {sorted(self.datasets)}")
         for name in self.awaiting:

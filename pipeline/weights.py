@@ -39,7 +39,8 @@ def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
         if not path.is_file():
             raise ParamsError(
                 f"import_weights.{name}: {path} is not there. Download it as "
-                f"{layout.raw('weights') / 'SOURCE.md'} says, or remove the row from params.yaml"
+                f"{layout.raw('weights') / 'SOURCE.md'} says; or take the row, and the runs that start from it, "
+                "out of the params file"
             )
         load = checkpoints.load_croco if spec.method == "croco" else checkpoints.load_mae
         model = load(path)

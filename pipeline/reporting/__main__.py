@@ -176,14 +176,15 @@ def _other_scales(layout: Layout) -> Sequence[str]:
 
 
 def _replace(aside: Path, report: Path, keep: Sequence[str]) -> None:
-    for name in keep:
-        (report / name).rename(aside / name)
     if (report / ".gitignore").is_file():
         shutil.copy2(report / ".gitignore", aside / ".gitignore")
     old = report.with_name(f".{report.name}.{os.getpid()}.old")
     if report.exists():
         report.rename(old)
     aside.rename(report)
+    # Last: whatever fails before leaves them where they were, or in what is not removed.
+    for name in keep:
+        (old / name).rename(report / name)
     shutil.rmtree(old, ignore_errors=True)
 
 

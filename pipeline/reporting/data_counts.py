@@ -83,7 +83,7 @@ def source(layout: Layout, name: str, stood_in: bool) -> str:
 
 def _by(path: Path, column: str) -> dict[str, int] | None:
     try:
-        table = read_records(path) if column == "split" else read_pairs(path)
+        table = read_records(path, [column]) if column == "split" else read_pairs(path, [column])
     except ManifestError:
         return None
     counts = pc.value_counts(table[column].combine_chunks()).to_pylist() if table.num_rows else []

@@ -10,12 +10,14 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,6 +32,8 @@ from pipeline.silhouettes import unpack
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+INSTANT = ["sequence", "frame_index", "subject"]
+"""What one person at one instant is known by, whichever camera sees it."""
 HEIGHT = 240
 """Side of a drawn crop in pixels; small crops are enlarged to it."""
 PERSON = (255, 122, 26)
@@ -66,7 +70,7 @@ def galleries(layout: Layout, params: Params) -> list[Gallery]:
         _people(layout, params),
         _silhouettes(layout, params),
         _pairs(layout, params),
-        _parsing(layout),
+        _parsing(layout, params),
         _completions(layout, params),
         _keypoints(layout, params),
         _meshes(layout, params),
@@ -81,12 +85,14 @@ def _people(layout: Layout, params: Params) -> Gallery:
         if spec.pool not in ("body", "looks") or spec.silhouettes != "dataset":
             continue
         try:
-            rows = read_records(layout.records(name)).to_pylist()
-            instants: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-            for row in rows:
-                instants.setdefault((row["sequence"], row["frame_index"], row["subject"]), []).append(row)
-            several = [views for views in instants.values() if len({view["camera"] for view in views}) > 1]
-            for views in _choose(several, _count(params, 0.5), params.report.seed):
+            records = read_records(layout.records(name), [*INSTANT, "camera", "image"])
+            # In the order of the records: with threads it would be another every time.
+            instants = records.group_by(INSTANT, use_threads=False).aggregate([("camera", "count_distinct")])
+            several = instants.filter(pc.greater(instants["camera_count_distinct"], 1)).select(INSTANT)
+            for number in _choose(range(several.num_rows), _count(params, 0.5), params.report.seed):
+                (instant,) = several.slice(number, 1).to_pylist()
+                is_it = reduce(pc.and_, (pc.equal(records[key], value) for key, value in instant.items()))
+                views = records.filter(is_it).to_pylist()
                 images = [_fit(read_image(layout.source(name) / view["image"])) for view in views[:6]]
                 cameras = ", ".join(view["camera"] for view in views[:6])
                 gallery.tiles.append(_tile(_row(images), f"{name}, {views[0]['sequence']}: cameras {cameras}"))
@@ -129,13 +135,14 @@ def _pairs(layout: Layout, params: Params) -> Gallery:
         if not spec.pairs or spec.pool == "backgrounds":
             continue
         try:
-            rows = read_pairs(layout.pairs(spec.pool, name)).to_pylist()
+            pairs = read_pairs(layout.pairs(spec.pool, name))
             store = CropStore(layout.crops(spec.pool, name))
             for kind in spec.pairs:
-                of_kind = [row for row in rows if row["kind"] == kind]
-                if not of_kind:
+                of_kind = pairs.filter(pc.equal(pairs["kind"], kind))
+                if not of_kind.num_rows:
                     gallery.absent.append(f"{name}: no pairs of kind {kind} were found")
-                for row in _choose(of_kind, _count(params, 0.5), params.report.seed):
+                for number in _choose(range(of_kind.num_rows), _count(params, 0.5), params.report.seed):
+                    (row,) = of_kind.slice(number, 1).to_pylist()
                     gallery.tiles.append(_tile(_pair(store, row, params), _pair_caption(row)))
         except (CropsError, ManifestError, OSError) as error:
             gallery.absent.append(_why(layout, name, error))
@@ -195,17 +202,16 @@ def _one_of_each(params: Params) -> dict[str, Pretrain]:
 
 
 def _add_pretrained(gallery: Gallery, layout: Layout, params: Params, run: str, files: Sequence[str]) -> None:
-    command = "dvc repro" if run in params.finetune.body_mesh.headline else "make tables"
-    _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, command, files)
+    _add_drawn(gallery, layout, layout.pictures("pretrain", run), run, params.command(run), files)
 
 
-def _parsing(layout: Layout) -> Gallery:
+def _parsing(layout: Layout, params: Params) -> Gallery:
     gallery = Gallery(
         "parser",
         "Human parsing on people it never saw",
         "Held-out renders: the image, the true body parts, and the parts that the small PGN finds.",
     )
-    _add_drawn(gallery, layout, layout.pictures("parser", "pgn"), "pgn")
+    _add_drawn(gallery, layout, layout.pictures("parser", "pgn"), "pgn", params.command())
     return gallery
 
 
@@ -217,7 +223,8 @@ def _meshes(layout: Layout, params: Params) -> Gallery:
     )
     seed = params.body_mesh.seeds[0]
     for init in params.finetune.body_mesh.headline:
-        _add_drawn(gallery, layout, layout.pictures("body_mesh", f"{init}/{seed}"), f"from {init}, seed {seed}")
+        folder, title = layout.pictures("body_mesh", f"{init}/{seed}"), f"from {init}, seed {seed}"
+        _add_drawn(gallery, layout, folder, title, params.command())
     # The same test image from every initialisation stands in one row.
     gallery.tiles.sort(key=lambda tile: tile.caption.rpartition(": ")[2])
     gallery.columns = len({tile.caption.rpartition(": ")[0] for tile in gallery.tiles}) or None
@@ -229,7 +236,7 @@ def _add_drawn(
     layout: Layout,
     folder: Path,
     title: str,
-    command: str = "dvc repro",
+    command: str,
     files: Sequence[str] = ("*",),
 ) -> None:
     """Pictures a stage drew itself; `captions.json` beside them maps file name to text."""

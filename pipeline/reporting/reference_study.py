@@ -449,11 +449,11 @@ def _of_other_seeds(usual: str, compared: Sequence[Comparison], confidence: floa
     told = {run: interval for run, interval in apart.items() if better[run]}
     rest = {run: interval for run, interval in apart.items() if not better[run]}
     best_first = sorted(told, key=lambda run: told[run].mean)
-    numbers = sorted({interval.num for interval in apart.values()})
-    over = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    least = min(interval.num for interval in apart.values())
     found = [
-        f"After fine-tuning, over {over} pre-trainings each, {len(told)} of {len(apart)} runs are told from {usual} by "
-        f"their PA-MPJPE. If none differed from it, about {len(apart) * (1 - confidence):.1f} would look so by luck."
+        f"After fine-tuning, over {least} pre-trainings or more each, {len(told)} of {len(apart)} runs are told "
+        f"from {usual} by their PA-MPJPE. If none differed from it, about {len(apart) * (1 - confidence):.1f} would "
+        "look so by luck."
     ]
     if told:
         said = (

@@ -1,7 +1,9 @@
 """The luck of pre-training: runs of params.yaml that differ in nothing but their seed, fine-tuned alike.
 
 Intervals of cells are over fine-tuning seeds of one pre-training. Those here are over pre-trainings, each counted
-as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives.
+as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives. Pre-trainings
+that start from one and the same pre-trained checkpoint share its luck, and count as one by their mean. The random
+weights that others start from are the same for all, and their luck is in no interval.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Repeated:
 
     repeats: tuple[Repeat, ...]
     values: Mapping[str, Interval]
-    """Of each of METRICS over the pre-trainings, mm."""
+    """Of each of METRICS over the pre-trainings, mm; `num` counts those that start from the same one once."""
 
     @property
     def name(self) -> str:
@@ -180,10 +182,7 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
     groups = tuple(
         Repeated(
             tuple(found),
-            {
-                metric: student_t([repeat.values[metric].mean for repeat in found], params.report.confidence)
-                for metric in METRICS
-            },
+            {metric: student_t(_of_each_start(found, metric, params), params.report.confidence) for metric in METRICS},
         )
         for first, found in alike.items()
         if len(found) > 1 and found[0].run == first
@@ -198,6 +197,16 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
     headline = params.finetune.body_mesh.headline
     study = {run: learns_from(params.pretrain[run]) for run in params.study}
     return Repeats(groups, untrained, study, headline, params.report.confidence)
+
+
+def _of_each_start(repeats: Sequence[Repeat], metric: str, params: Params) -> list[float]:
+    """Means of the pre-trainings, those that start from the same pre-trained checkpoint as one."""
+    of_start: dict[str, list[float]] = {}
+    for repeat in repeats:
+        init = params.pretrain[repeat.run].init
+        start = init if init in params.pretrain else repeat.run
+        of_start.setdefault(start, []).append(repeat.values[metric].mean)
+    return [fmean(means) for means in of_start.values()]
 
 
 def learns_from(run: Pretrain) -> str:

@@ -195,5 +195,4 @@ def _cell(
 
 def _why_no_file(stage: str, run: str, params: Params, layout: Layout) -> str:
     folder = layout.metrics(stage, run).parent.relative_to(layout.root).as_posix()
-    command = "dvc repro" if run in params.finetune.body_mesh.headline else "make tables"
-    return f"no metrics in {folder} for {run} yet; `{command}` measures it"
+    return f"no metrics in {folder} for {run} yet; `{params.command(run)}` measures it"

@@ -86,6 +86,8 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
             r"finetune.body_mesh.headline: 'croco_boby' is not one of",
         ),
         (("body_mesh", "seeds"), [], r"body_mesh.seeds: .*at least 1 item"),
+        (("body_mesh", "train_dataset"), "coco_part", r"body_mesh.train_dataset: 'coco_part' is not one of"),
+        (("body_mesh", "loss_vertices"), 1.0, r"body_mesh.loss_vertices: .*less than or equal to 0"),
         (("body_mesh", "optimizer", "weight_decay"), 0.05, r"body_mesh.optimizer.muon.weight_decay: unknown parameter"),
         (("body_mesh", "optimizer", "name"), "sgd", r"body_mesh.optimizer: .*'adamw', 'muon'"),
         (
@@ -107,6 +109,22 @@ def test_an_unknown_data_set_is_answered_with_those_of_the_file():
     assert params.dataset("aist").pool == "body"
     with pytest.raises(ValueError, match=r"^scales/gpu/params.yaml has no data set 'aits'; it has coco, humbi, aist"):
         params.dataset("aits")
+
+
+@pytest.mark.parametrize(
+    ("file", "headline", "further"),
+    [
+        ("params.yaml", "dvc repro", "make tables"),
+        ("scales/gpu/params.yaml", "dvc repro scales/gpu/dvc.yaml", "make tables SCALE=gpu"),
+    ],
+)
+def test_what_is_missing_is_made_at_its_own_scale(file, headline, further):
+    params = run_spec.load(ROOT / file)
+    assert (params.command(), params.command("croco_body"), params.command("croco_body_uniform")) == (
+        headline,
+        headline,
+        further,
+    )
 
 
 def test_a_missing_or_broken_file_is_a_clear_error(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -165,6 +166,20 @@ def test_reports_of_other_scales_stay(measured):
     other.parent.mkdir(parents=True)
     other.write_text("another scale")
     report(measured)
+    assert other.read_text() == "another scale"
+
+
+def test_a_report_that_can_not_be_put_in_its_place_leaves_those_of_other_scales(measured, monkeypatch):
+    other = report(measured) / "gpu" / "index.html"
+    other.parent.mkdir(parents=True)
+    other.write_text("another scale")
+    (measured.report / ".gitignore").touch()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.reporting.__main__.shutil.copy2", full)
+    assert main(["--params", PARAMS, "--root", str(measured.root)]) == 1
     assert other.read_text() == "another scale"
 
 

@@ -41,6 +41,18 @@ def test_what_starts_from_another_seed_of_the_same_run_is_in_the_group(repeated,
     }
 
 
+def test_those_that_start_from_one_pretraining_count_as_one(repeated, params, write_metrics):
+    of_croco, of_others = ("", "_seed_1", "_seed_2"), ("_seed_3", "_seed_4")
+    for name, mean in zip((*of_croco, *of_others), (100.0, 101.0, 102.0, 103.0, 108.0), strict=True):
+        write_metrics(f"croco_body_from_croco{name}", 0, mean)
+    assert {params.pretrain[f"croco_body_from_croco{name}"].init for name in of_croco} == {"croco"}
+    group = repeats(metric_table.read(repeated), params).of("croco_body_from_croco")
+    interval = group.values["pa_mpjpe"]
+    # 101, 103, 108
+    assert (interval.mean, interval.num, len(group.repeats)) == (104.0, 3, 5)
+    assert interval.half_width == pytest.approx(4.30265 * 13**0.5 / 3**0.5, rel=1e-5)
+
+
 def test_the_interval_of_a_group_is_over_pretrainings_each_the_mean_of_its_finetunings(repeated, params):
     croco, _ = repeats(metric_table.read(repeated), params).groups
     interval = croco.values["pa_mpjpe"]

@@ -11,6 +11,7 @@ from flows.reproduce import scale_file
 from pipeline import doctor as diagnosis
 from pipeline import run_spec
 from pipeline.layout import PROJECT, Layout
+from pipeline.process import plain_errors
 from pipeline.reporting import paper
 
 
@@ -76,9 +77,10 @@ def main() -> None:
     parser = command_line("flows.doctor", __doc__)
     parser.add_argument("--scale", help="short for --params scales/<name>/params.yaml; mini is the root's own")
     arguments = parser.parse_args()
-    params_file = scale_file(arguments.scale) if arguments.scale else arguments.params
-    # Without Prefect: this is what one runs when something does not work.
-    show(examine_data.fn(params_file), examine_machine.fn(params_file))
+    with plain_errors("doctor"):
+        params_file = scale_file(arguments.scale) if arguments.scale else arguments.params
+        # Without Prefect: this is what one runs when something does not work.
+        show(examine_data.fn(params_file), examine_machine.fn(params_file))
 
 
 if __name__ == "__main__":

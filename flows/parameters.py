@@ -28,12 +28,21 @@ ParamsFile = Annotated[
     ),
 ]
 
+
+def _datasets() -> list[str]:
+    """None where the file can not be used, which whoever runs a flow is told when it reads it."""
+    try:
+        return list(run_spec.load(PROJECT / ROOT_PARAMS).datasets)
+    except run_spec.ParamsError:
+        return []
+
+
 DatasetName = Annotated[
     str,
     Field(
         title="Dataset",
         description="A module of pipeline/datasets.",
-        json_schema_extra={"enum": list(run_spec.load(PROJECT / ROOT_PARAMS).datasets)},
+        json_schema_extra={"enum": _datasets()},
     ),
 ]
 

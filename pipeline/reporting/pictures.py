@@ -86,9 +86,9 @@ def _people(layout: Layout, params: Params) -> Gallery:
             continue
         try:
             records = read_records(layout.records(name), [*INSTANT, "camera", "image"])
-            # In the order of the records: with threads it would be another every time.
-            instants = records.group_by(INSTANT, use_threads=False).aggregate([("camera", "count_distinct")])
+            instants = records.group_by(INSTANT).aggregate([("camera", "count_distinct")])
             several = instants.filter(pc.greater(instants["camera_count_distinct"], 1)).select(INSTANT)
+            several = several.sort_by([(key, "ascending") for key in INSTANT])  # they come in any order
             for number in _choose(range(several.num_rows), _count(params, 0.5), params.report.seed):
                 (instant,) = several.slice(number, 1).to_pylist()
                 is_it = reduce(pc.and_, (pc.equal(records[key], value) for key, value in instant.items()))

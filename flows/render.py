@@ -47,7 +47,7 @@ def render(dataset: DatasetName, params_file: ParamsFile = ROOT_PARAMS) -> int:
         return 0
     job = standin.plan(dataset, layout, params)
     missing = job.missing()
-    with shards.Workers() as workers:
+    with shards.Workers(standin.LOADED) as workers:
         futures = [render_shard.submit(shard, shards.whole(job), shards.whole(workers)) for shard in missing]
         shards.gather(futures, f"render-{dataset}", f"shards of {dataset}")
     folder = assemble(shards.whole(job))

@@ -6,12 +6,10 @@ there a killed process fails the whole flow; here it fails tasks, which are trie
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from prefect.futures import PrefectFuture, as_completed
@@ -19,7 +17,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.progress import Progress
-from pipeline.process import die_with_parent, num_cores
+from pipeline.process import num_cores, workers
 
 Result = TypeVar("Result")
 
@@ -33,9 +31,13 @@ class Workers:
     """Processes that tasks in threads hand their shard to; what one loaded (a body, an OpenGL context) stays.
 
     Handed to a task as `whole`.
+
+    Args:
+        loaded: modules that take long to load; see `pipeline.process.workers`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Sequence[str]) -> None:
+        self._start = partial(workers, num_cores(), loaded)
         self._lock = threading.Lock()
         self._pool = self._start()
 
@@ -59,18 +61,6 @@ class Workers:
                 if self._pool is pool:
                     self._pool = self._start()
             raise RuntimeError("a worker process was killed, most often because memory ran out") from error
-
-    @staticmethod
-    def _start() -> ProcessPoolExecutor:
-        # `spawn`: neither an OpenGL context nor the threads of the flow's process survive a fork.
-        return ProcessPoolExecutor(num_cores(), multiprocessing.get_context("spawn"), initializer=_prepare)
-
-
-def _prepare() -> None:
-    die_with_parent()
-    # One core per process. Numerical libraries and Mesa read these when they are first loaded.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ[name] = "1"
 
 
 def whole(value: object) -> Any:

@@ -17,8 +17,11 @@ import multiprocessing.connection
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -114,6 +117,56 @@ def share_cores(processes: int) -> None:
     """From here on this process is one of so many that share the cores equally."""
     global _sharers
     _sharers = processes
+
+
+_ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1")
+"""What numerical libraries read when they are loaded, and Mesa at its first OpenGL context."""
+
+
+def workers(count: int, loaded: Sequence[str]) -> ProcessPoolExecutor:
+    """Processes of one core each, which end with this one.
+
+    Neither an OpenGL context nor the threads of this process survive a fork. On Linux they are copies of a process
+    that has loaded the modules `loaded` and done nothing else: libraries take longer to load than many a job takes,
+    and hundreds of megabytes. The first call of a process says which. Elsewhere each loads what it needs.
+    """
+    if sys.platform != "linux":
+        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_use_one_core)
+    context = multiprocessing.get_context("forkserver")
+    # Each process runs the command's module again, under another name: soon done once what it imports is loaded.
+    command = getattr(sys.modules["__main__"], "__spec__", None)
+    context.set_forkserver_preload([*loaded, *([command.name] if command else [])])
+    with _environment(_ONE_CORE):
+        forkserver.ensure_running()
+    return ProcessPoolExecutor(count, context, initializer=_use_one_core)
+
+
+def _use_one_core() -> None:
+    # The kernel's signal would not come: this process keeps the one it is a copy of alive, and that is its parent.
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    os.environ |= _ONE_CORE
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _end_with(starter: BaseProcess) -> None:
+    multiprocessing.connection.wait([starter.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ |= changes
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool = True) -> None:

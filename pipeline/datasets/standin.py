@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,13 +23,16 @@ from pipeline.datasets.base import mark_standin, one_thread
 from pipeline.datasets.coco import DATASET as COCO
 from pipeline.datasets.world import World
 from pipeline.layout import Layout
-from pipeline.process import die_with_parent, num_cores
+from pipeline.process import num_cores, workers
 from pipeline.run_spec import Params, fingerprint
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (shards done, shards in all)."""
+
+LOADED = (__name__, "torch", "smplx")
+"""Modules that take long to load; each process that renders needs them."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,8 @@ def write_standin(
     missing, total = job.missing(), len(job.shards)
     if done := total - len(missing):
         log.info("%s: %d of %d shards are there from an earlier run", dataset, done, total)
-    workers = min(processes or num_cores(), max(len(missing), 1))
     bar = tqdm(total=total, initial=done, desc=f"stand-in {dataset}", unit="shard", disable=progress is not None)
-    # Spawned, not forked: an OpenGL context does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with bar, ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with bar, workers(min(processes or num_cores(), max(len(missing), 1)), LOADED) as pool:
         futures = {pool.submit(job.write, shard): shard for shard in missing}
         try:
             for future in as_completed(futures):
@@ -126,15 +125,6 @@ def write_standin(
             pool.shutdown(cancel_futures=True)
             raise
     return job.assemble()
-
-
-def _start_worker() -> None:
-    die_with_parent()
-    # One core per process; Mesa reads its variable when the first context is made.
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 @cache

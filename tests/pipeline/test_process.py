@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from pipeline.layout import PROJECT
-from pipeline.process import StopRequest, plain_errors, side_by_side
+from pipeline.process import StopRequest, plain_errors, side_by_side, workers
 
 
 def work(folder: Path, number: int, seconds: float, beside: int = 0) -> None:
@@ -57,6 +58,15 @@ def tidy(folder: Path, number: int) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     (folder / f"began-{number}").touch()
+    time.sleep(60)
+
+
+def describe(folder: Path, number: int) -> None:
+    """Says what a worker is, and works on until it is told to end."""
+    facts = {"pid": os.getpid(), "loaded": "wave" in sys.modules, "threads": os.environ["OMP_NUM_THREADS"]}
+    aside = folder / f"aside-{number}"
+    aside.write_text(json.dumps(facts))
+    aside.replace(folder / f"began-{number}")
     time.sleep(60)
 
 
@@ -140,6 +150,26 @@ def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tm
     assert names(tmp_path, "began") == set()
 
 
+def test_workers_find_loaded_what_takes_long_and_end_with_the_process_that_is_killed(tmp_path: Path) -> None:
+    mine = [sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path), "workers"]
+    environment = os.environ | {"OMP_NUM_THREADS": "3"}
+    parent = subprocess.Popen(mine, cwd=PROJECT, env=environment)
+    while len(names(tmp_path, "began")) < 2:
+        assert parent.poll() is None
+        time.sleep(0.02)
+    found = [json.loads((tmp_path / f"began-{number}").read_text()) for number in range(2)]
+    assert [one["threads"] for one in found] == ["1", "1"]
+    assert all(one["loaded"] for one in found) == (sys.platform == "linux")
+    started = psutil.Process(parent.pid).children(recursive=True)
+    assert {one["pid"] for one in found} <= {process.pid for process in started}
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30
+    while any(runs(process) for process in started):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -201,6 +231,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "late" in sys.argv:
         be_late()
+    if "workers" in sys.argv:
+        with workers(2, ["wave"]) as pool:  # which nothing else here loads
+            list(pool.map(partial(describe, Path(sys.argv[1])), range(2)))
     side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], 2, "afresh" not in sys.argv)
 
 

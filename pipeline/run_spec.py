@@ -215,6 +215,7 @@ class Pretrain(Section):
     """Numbers of steps after which the weights are kept, beside those of the end (Figure 4)."""
     checkpoint_every: Positive
     seed: int
+    """Of the order of pairs, crops, colours, masks and a fresh decoder; other initial weights are those of `init`."""
 
     @field_validator("masking")
     @classmethod

@@ -33,7 +33,7 @@ def test_runs_alike_but_for_their_seed_are_one_group(repeated, params):
 
 def test_what_starts_from_another_seed_of_the_same_run_is_in_the_group(repeated, params, write_metrics):
     runs = ("croco_body_from_croco", "croco_body_from_croco_seed_1", "croco_body_from_croco_seed_3")
-    assert [params.pretrain[run].init for run in runs] == ["croco", "croco", "croco_seed_3"]
+    assert [params.pretrain[run].init for run in runs] == ["croco", "croco_seed_1", "croco_seed_3"]
     for run in (*runs, "croco_hand_from_croco"):
         write_metrics(run, 0, 105.0)
     assert runs in {
@@ -45,8 +45,11 @@ def test_those_that_start_from_one_pretraining_count_as_one(repeated, params, wr
     of_croco, of_others = ("", "_seed_1", "_seed_2"), ("_seed_3", "_seed_4")
     for name, mean in zip((*of_croco, *of_others), (100.0, 101.0, 102.0, 103.0, 108.0), strict=True):
         write_metrics(f"croco_body_from_croco{name}", 0, mean)
-    assert {params.pretrain[f"croco_body_from_croco{name}"].init for name in of_croco} == {"croco"}
-    group = repeats(metric_table.read(repeated), params).of("croco_body_from_croco")
+    of_one = {f"croco_body_from_croco{name}": {"init": "croco"} for name in of_croco}
+    runs = {run: spec.model_copy(update=of_one.get(run)) for run, spec in params.pretrain.items()}
+    group = repeats(metric_table.read(repeated), params.model_copy(update={"pretrain": runs})).of(
+        "croco_body_from_croco"
+    )
     interval = group.values["pa_mpjpe"]
     # 101, 103, 108
     assert (interval.mean, interval.num, len(group.repeats)) == (104.0, 3, 5)

@@ -133,9 +133,11 @@ def workers(count: int, loaded: Sequence[str]) -> ProcessPoolExecutor:
     if sys.platform != "linux":
         return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_use_one_core)
     context = multiprocessing.get_context("forkserver")
-    # Each process runs the command's module again, under another name: soon done once what it imports is loaded.
+    # Each process runs the command's module again under another name, unless it is a package's `__main__`: soon done
+    # once what it imports is loaded.
     command = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload([*loaded, *([command.name] if command else [])])
+    again = [command.name] if command and not command.name.endswith("__main__") else []
+    context.set_forkserver_preload([*loaded, *again])
     with _environment(_ONE_CORE):
         forkserver.ensure_running()
     return ProcessPoolExecutor(count, context, initializer=_use_one_core)

@@ -61,7 +61,8 @@ class Task(Protocol[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars; `loss` is minimised, the others are logged beside it.
 
-        The mean over equal shares must be that of the whole, as it is where every sample weighs the same.
+        The mean of `loss` over equal shares must be that of the whole, as it is where every sample weighs the same; of
+        what is only logged it may differ a little.
         """
         ...
 

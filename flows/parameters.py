@@ -30,7 +30,7 @@ ParamsFile = Annotated[
 
 
 def _datasets() -> list[str]:
-    """None where the file can not be used, which whoever runs a flow is told when it reads it."""
+    """No names where the file can not be used: what is wrong with it is said by the flow, which reads it as well."""
     try:
         return list(run_spec.load(PROJECT / ROOT_PARAMS).datasets)
     except run_spec.ParamsError:

@@ -141,12 +141,7 @@ def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tm
     while len(children) < expected:
         assert parent.poll() is None
         children = psutil.Process(parent.pid).children()
-    parent.kill()
-    parent.wait()
-    end = time.monotonic() + 30
-    while any(runs(child) for child in children):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    kill(parent, children)
     assert names(tmp_path, "began") == set()
 
 
@@ -162,6 +157,11 @@ def test_workers_find_loaded_what_takes_long_and_end_with_the_process_that_is_ki
     assert all(one["loaded"] for one in found) == (sys.platform == "linux")
     started = psutil.Process(parent.pid).children(recursive=True)
     assert {one["pid"] for one in found} <= {process.pid for process in started}
+    kill(parent, started)
+
+
+def kill(parent: subprocess.Popen[bytes], started: list[psutil.Process]) -> None:
+    """And wait for the end of those it has started."""
     parent.kill()
     parent.wait()
     end = time.monotonic() + 30

@@ -66,6 +66,7 @@ def test_hands_are_learned_from_their_own_pool_without_silhouettes(layout: Layou
     values = read_file(layout.metrics("pretrain", run), "test").values
     assert values["heldout_loss"].value > 0
     assert not [name for name in values if name.endswith("_human")]
+    assert read_history(layout.history("pretrain", run))[0].keys() == {"step", "lr", "loss"}
 
 
 def test_a_run_whose_data_is_not_read_yet_says_what_it_waits_for(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.training.checkpoint import save_state
 from pipeline.training.team import Share, Team
 from tests.pipeline.training.programs import (
     Program,
@@ -117,6 +119,19 @@ def test_processes_that_do_not_see_the_same_states_are_refused(tmp_path: Path) -
         assert "found states after different steps (0, " in error and "must be the same for all" in error
         assert "Traceback" not in error
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_where_the_first_is_refused_the_others_end_with_a_line(tmp_path: Path) -> None:
+    path = save_state(tmp_path, 5, {"step": 5})
+    path.write_bytes(path.read_bytes()[:-100])
+    # Whole, as far as its name tells.
+    path.rename(tmp_path / f"step-000000005-{hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()}.pt")
+    codes, errors = end(start_team(2, "loop", tmp_path, tmp_path / "never", STEPS, "{}"))
+    assert codes == [1, 1]
+    assert "is whole but can not be read" in errors[0]
+    assert "another process of this run has ended" in errors[1]
+    assert not any("Traceback" in error for error in errors)
 
 
 @pytest.mark.slow

@@ -23,8 +23,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+import psutil
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +120,19 @@ def share_cores(processes: int) -> None:
     """From here on this process is one of so many that share the cores equally."""
     global _sharers
     _sharers = processes
+
+
+_MEMORY_OF_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""Of Linux's control groups, version 2."""
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or its container may use."""
+    there = psutil.virtual_memory().total
+    try:
+        return min(there, int(_MEMORY_OF_CONTAINER.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return there
 
 
 _ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1")

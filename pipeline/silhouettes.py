@@ -7,7 +7,9 @@ rough silhouette is enough there, so one pass of the parser at one scale is made
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -84,12 +86,13 @@ def patch_mask(silhouette: Mask, patch: int, threshold: float = 0.0) -> Mask:
     return (coverage > threshold).reshape(-1)
 
 
-def load_parser(checkpoint: str | Path, device: str = "cpu") -> Parser:
-    """The PGN of a checkpoint (own directory or a converted CIHP_PGN file) as a Parser.
+def load_parser(checkpoint: str | Path) -> Parser:
+    """The PGN of a checkpoint (own directory or a converted CIHP_PGN file) as a Parser, on the first GPU if any.
 
     A checkpoint whose config names an `input_size` was trained on images of that side: smaller or
     larger crops are brought to it, since its maps have one cell per eight pixels of its input.
-    A pixel is background only where that is likelier than all parts together.
+    A pixel is background only where that is likelier than all parts together. Threads that share it take turns on a
+    GPU, which has room for the maps of one batch.
 
     Raises what `models.checkpoints.load_pgn` raises for an absent or unfit checkpoint.
     """
@@ -101,13 +104,16 @@ def load_parser(checkpoint: str | Path, device: str = "cpu") -> Parser:
     from models.weight_files import sha256_of
 
     path = Path(checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_pgn(path).eval().to(device)
+    turn: AbstractContextManager[object] = threading.Lock() if device.type == "cuda" else nullcontext()
     input_size: int | None = read_config(path).get("input_size") if path.is_dir() else None
 
     def labels(images: Pixels) -> NDArray[np.uint8]:
         scale = input_size / images.shape[1] if input_size else 1.0
-        logits = mean_logits(model, torch.from_numpy(images).to(device), scales=(scale,), flip=False)
-        return person_labels(logits).cpu().numpy()
+        with turn:
+            logits = mean_logits(model, torch.from_numpy(images).to(device), scales=(scale,), flip=False)
+            return person_labels(logits).cpu().numpy()
 
     return _Parser(labels, fingerprint(path) if path.is_dir() else sha256_of(path))
 

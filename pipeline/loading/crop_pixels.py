@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.crops import CropStore
-from pipeline.process import num_cores
+from pipeline.process import memory, num_cores
 
-KEPT_BYTES = 1 << 30
-"""A file whose decoded crops take no more than this is decoded once; a larger one at every use."""
+KEPT_BYTES = max(1 << 30, memory() // 16)
+"""A file whose decoded crops take no more than this is decoded once; a larger one at every use. A run reads some five
+files, and others run beside it."""
 MAX_THREADS = 16
 TASKS_PER_THREAD = 4
 """Rows go to threads by the handful: handing over one costs as much as cutting it."""

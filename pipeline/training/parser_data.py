@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from pipeline import datasets
 from pipeline.crops import Square, crop
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.frames import FrameError, read_image
+from pipeline.process import num_cores
+from pipeline.records import FrameRecord
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +71,26 @@ def read_labelled(root: Path, scale: float, size: int) -> tuple[LabelledCrops, L
         records = [records[i] for i in np.linspace(0, len(records) - 1, MAX_IMAGES).round().astype(int)]
     sets: dict[bool, list[tuple[NDArray, NDArray, str]]] = {True: [], False: []}
     quarantine = Quarantine()
-    for record in tqdm(records, desc="labelled crops", unit="crop", mininterval=1.0):
-        held = record.sequence in apart
+
+    def read(record: FrameRecord) -> tuple[NDArray, NDArray] | FrameError:
         try:
             image, parts = read_image(root / record.image), _read_labels(root / str(record.silhouette))
         except FrameError as error:
-            quarantine.add(record.image, str(error))
-            continue
+            return error
+        held = record.sequence in apart
         square = Square.around(record.box, scale if held else scale * MARGIN)
         side = size if held else round(size * MARGIN)
-        sets[held].append((crop(image, square, side), crop_labels(parts, square, side), record.key))
+        return crop(image, square, side), crop_labels(parts, square, side)
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        found = pool.map(read, records)
+        for record, pair in tqdm(
+            zip(records, found, strict=True), desc="labelled crops", unit="crop", mininterval=1.0, total=len(records)
+        ):
+            if isinstance(pair, FrameError):
+                quarantine.add(record.image, str(pair))
+            else:
+                sets[record.sequence in apart].append((*pair, record.key))
     if len(quarantine):
         logger.warning("left out %d images: %s", len(quarantine), quarantine.summary(0))
     if not sets[False]:
@@ -87,12 +100,14 @@ def read_labelled(root: Path, scale: float, size: int) -> tuple[LabelledCrops, L
 
 def crop_labels(parts: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
     """(H, W) classes -> (size, size) of a square: the nearest pixel, outside is background."""
-    x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
-    place = np.floor(square.to_image(np.stack([x, y], axis=-1).reshape(-1, 2), size)).astype(int)
-    inside = ((place >= 0) & (place < parts.shape[::-1])).all(axis=1)
-    found = np.zeros(size * size, np.uint8)
-    found[inside] = parts[place[inside, 1], place[inside, 0]]
-    return found.reshape(size, size)
+    middles = np.repeat(np.arange(size)[:, None] + 0.5, 2, axis=1)
+    columns, rows = np.floor(square.to_image(middles, size)).astype(int).T
+    found = np.zeros((size, size), np.uint8)
+    across, down = (
+        (places >= 0) & (places < length) for places, length in zip((columns, rows), parts.shape[::-1], strict=True)
+    )
+    found[np.ix_(down, across)] = parts[np.ix_(rows[down], columns[across])]
+    return found
 
 
 def training_views(

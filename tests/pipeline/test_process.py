@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from pipeline.layout import PROJECT
-from pipeline.process import StopRequest, plain_errors, side_by_side, workers
+from pipeline.process import StopRequest, memory, plain_errors, side_by_side, workers
 
 
 def work(folder: Path, number: int, seconds: float, beside: int = 0) -> None:
@@ -224,6 +224,16 @@ def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> No
     assert interrupted.value.code == 130
     with pytest.raises(KeyError), plain_errors("motions"):  # a mistake of ours keeps its traceback
         raise KeyError("x")
+
+
+@pytest.mark.parametrize("limit, expected", [("1048576\n", 1 << 20), ("max\n", None), (None, None)])
+def test_memory_is_that_of_the_machine_or_of_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int | None
+) -> None:
+    monkeypatch.setattr("pipeline.process._MEMORY_OF_CONTAINER", tmp_path / "memory.max")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    assert memory() == (expected or psutil.virtual_memory().total)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +92,42 @@ def test_a_parser_that_gives_another_size_is_refused() -> None:
         parse_silhouettes(Half(), np.zeros((1, 16, 16, 3), np.uint8))
 
 
-def test_a_pgn_checkpoint_becomes_a_parser(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def small_pgn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     from models.checkpoints import save
     from models.pgn import PGN
 
+    folder = tmp_path_factory.mktemp("parser") / "pgn"
     torch.manual_seed(0)
-    save(tmp_path / "pgn", PGN(width=0.0625, depths=(1, 1, 1, 1)), provenance={})
-    parser = load_parser(tmp_path / "pgn")
-    images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    save(folder, PGN(width=0.0625, depths=(1, 1, 1, 1)), provenance={})
+    return folder
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 40, 40, 3), dtype=np.uint8)
+
+
+def test_a_pgn_checkpoint_becomes_a_parser(small_pgn: Path) -> None:
+    parser, images = load_parser(small_pgn), noise(3)
     labels = parser(images)
     assert labels.shape == (3, 40, 40) and labels.max() < 20
     assert np.array_equal(parser(images[1:2])[0], labels[1])
     assert len(parser.fingerprint) == 64
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_a_processor_does_for_many_threads_at_once(
+    small_pgn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    images = noise(16)
+    before = torch.cuda.memory_allocated()
+    parser = load_parser(small_pgn)
+    assert torch.cuda.memory_allocated() > before
+    with ThreadPoolExecutor(8) as pool:
+        found = np.concatenate(list(pool.map(parser, np.split(images, 8))))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (found == load_parser(small_pgn)(images)).mean() > 0.98

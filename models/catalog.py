@@ -74,12 +74,11 @@ def create(name: str, seed: int = 0) -> CroCo | MAE:
 
     from models.croco import CroCo
     from models.mae import MAE
+    from models.weight_files import Undrawn
 
-    if name in _CROCO:
-        model: CroCo | MAE = CroCo(**_CROCO[name])
-    elif name in _MAE:
-        model = MAE(**_MAE[name])
-    else:
+    if name not in _CROCO and name not in _MAE:
         raise ValueError(f"no network is called {name!r}; known: {', '.join(names())}")
+    with Undrawn():
+        model: CroCo | MAE = CroCo(**_CROCO[name]) if name in _CROCO else MAE(**_MAE[name])
     model.reset_parameters(torch.Generator().manual_seed(seed))
     return model

@@ -24,6 +24,7 @@ from models.pgn_tensorflow import pgn_from_tensorflow
 from models.published import croco_arguments, mae_arguments, resample_positions
 from models.weight_files import (
     CheckpointError,
+    Undrawn,
     load_state,
     read_weight_file,
     sha256_of,
@@ -325,11 +326,13 @@ def _own(directory: Path, architecture: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def _build(architecture: str, kwargs: Mapping[str, Any], source: str | Path) -> Any:
+    """The module, whose weights are whatever lay in memory."""
     place, name = ARCHITECTURES[architecture].rsplit(".", 1)
     kind = getattr(importlib.import_module(place), name)
     # What upstream's files, and older ones of this project, say of training, not of the network.
     sizes = {key: value for key, value in kwargs.items() if key != "mask_ratio"}
     try:
-        return kind(**sizes)
+        with Undrawn():
+            return kind(**sizes)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{source} asks for a {name} that cannot be built: {error}") from error

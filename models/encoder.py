@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.checkpoints import load_pretrained
 from models.croco import CroCo, CroCoEncoder
 from models.mae import MAE, MAEEncoder
-from models.weight_files import load_state
+from models.weight_files import Undrawn, load_state
 
 
 class Encoder(Protocol):
@@ -57,21 +57,25 @@ def encoder_of(
         module = source
     else:
         module = load_pretrained(source, img_size)
-    if isinstance(module, CroCoEncoder):
-        encoder: CroCoEncoder | MAEEncoder = CroCoEncoder(
-            **{name: value for name, value in module.config.items() if name in _CROCO_ENCODER}, drop_path=drop_path
-        )
-    elif isinstance(module, MAEEncoder):
-        encoder = MAEEncoder(
-            **{name: value for name, value in module.config.items() if not name.startswith("decoder_")},
-            drop_path=drop_path,
-        )
-    else:
-        raise ValueError(f"{type(module).__name__} has no encoder known here; give {CroCo.__name__} or {MAE.__name__}")
+    with Undrawn():
+        encoder = _encoder_like(module, drop_path)
     wanted = encoder.state_dict().keys()
     state = module.state_dict()
     load_state(encoder, {name: state[name] for name in wanted}, "the pre-trained network")
     return encoder
+
+
+def _encoder_like(module: nn.Module, drop_path: float) -> CroCoEncoder | MAEEncoder:
+    if isinstance(module, CroCoEncoder):
+        return CroCoEncoder(
+            **{name: value for name, value in module.config.items() if name in _CROCO_ENCODER}, drop_path=drop_path
+        )
+    if isinstance(module, MAEEncoder):
+        return MAEEncoder(
+            **{name: value for name, value in module.config.items() if not name.startswith("decoder_")},
+            drop_path=drop_path,
+        )
+    raise ValueError(f"{type(module).__name__} has no encoder known here; give {CroCo.__name__} or {MAE.__name__}")
 
 
 _CROCO_ENCODER = frozenset(

@@ -15,10 +15,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, unsafe, or of another architecture than asked for."""
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside, networks are made without the weights that torch, and they themselves, draw at random; for who is about
+    to replace all of them: a ViT-B draws for three seconds."""
+
+    _DRAWS = frozenset(
+        (
+            Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_,
+            nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_,
+        )
+    )  # fmt: skip
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self._DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ class NoGraphics(OSError):
 def _platform() -> Any:
     # PyOpenGL chooses its loader once, when first imported.
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+    # pyrender loads a window that nobody opens, and where only some of X11's libraries are there that fails.
+    os.environ.setdefault("PYGLET_HEADLESS", "true")
     try:
         from pyrender.platforms.egl import EGLPlatform
 

@@ -37,6 +37,7 @@ from pipeline import bodies as body_models
 from pipeline import run_spec
 from pipeline.bodies import BodyModel
 from pipeline.layout import Layout, has_real_data
+from pipeline.loading.ahead import MAKERS
 from pipeline.metrics.joint_error import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
 from pipeline.process import die_with_parent, num_cores, plain_errors, side_by_side
 from pipeline.run_spec import BodyMesh, Params, ParamsError
@@ -74,6 +75,8 @@ MEAN_POSE = "pa_mpjpe_of_mean_pose"
 NUM_PICTURES = 8
 PICTURE_HEIGHT = 192
 TEST_BATCH = 32
+GPU_BYTES = 16 << 30
+"""More than one fine-tuning takes of a GPU's memory: a ViT-B with 64 images of 224 px, and the next batches."""
 OFFICIAL_BODIES = {
     "neutral": ("SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
     "male": ("SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),
@@ -301,10 +304,10 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
 
 
 def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -> None:
-    """`body_mesh` for the seeds of a params file; what lies there of other seeds goes.
+    """`body_mesh` for the seeds of a params file, side by side; what lies there of other seeds goes.
 
-    On a GPU one after the other, else side by side, one thread each: in sum that is faster than one after the
-    other with all threads.
+    On processors with one thread each: in sum that is faster than one after the other with all threads. On a GPU as
+    many as it surely has room for: a fine-tuning of a ViT asks for its next kernel too late to keep a large one busy.
     Raises as `body_mesh`; SystemExit with the status of a process that failed.
     """
     seeds = params.body_mesh.seeds
@@ -315,17 +318,26 @@ def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -
         for entry in find(*run_name(init, seeds[0], labels)).parent.glob("*"):
             if entry.stem not in map(str, seeds):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    if choose_device().type == "cpu":
-        side_by_side([partial(one_seed, init, seed, params, layout, labels) for seed in seeds], num_cores())
+    jobs = [partial(one_seed, init, seed, params, layout, labels) for seed in seeds]
+    device = choose_device()
+    if device.type == "cpu":
+        side_by_side(jobs, num_cores())
     else:
-        for seed in seeds:
-            body_mesh(init, seed, params, layout, labels)
+        room = torch.cuda.get_device_properties(device).total_memory // GPU_BYTES
+        side_by_side(jobs, max(1, min(room, num_cores() // MAKERS)), copied=False)
 
 
 def one_seed(init: str, seed: int, params: Params, layout: Layout, labels: float) -> None:
     """`body_mesh` as a command: raises SystemExit with one line where its user can mend what is wrong."""
+    _set_up()
     with plain_errors(f"body_mesh {init} seed {seed}"):
         body_mesh(init, seed, params, layout, labels)
+
+
+def _set_up() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
+    torch.set_num_threads(1)
 
 
 def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -> BodyMeshNetwork:
@@ -454,10 +466,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 0 < arguments.labels <= 1:
         parser.error(f"--labels must be above 0 and at most 1, not {arguments.labels:g}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _set_up()
     die_with_parent()
-    # Sums come out the same on a machine with more cores, and runs of several seeds do not wait for each other.
-    torch.set_num_threads(1)
     with plain_errors(f"body_mesh {arguments.init}"):
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)

@@ -1,8 +1,10 @@
-"""A real Prefect server with a home of its own, on a port that is free."""
+"""A real Prefect server with a home of its own, on a port that is free; its database is made once for all tests."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +16,28 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database as Prefect makes it for a new home, in a dozen seconds; processes that share the tests share
+    it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "new-prefect-home"
+    folder.mkdir(exist_ok=True)
+    made = folder / "made.db"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            environment = {**os.environ, "PREFECT_HOME": str(folder)}
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(upgrade, env=environment, check=True, stdout=subprocess.DEVNULL)
+            (folder / "prefect.db").rename(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[dict[str, str]]:
     """Environment for processes that are to use the server; it is stopped at the end."""
     home = tmp_path_factory.mktemp("prefect")
+    shutil.copy(database, home / "prefect.db")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "DVC", "PIPELINE"))}
     environment = {**kept, "PREFECT_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "flows.local_server", "up"], cwd=PROJECT, env=environment, check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,8 +68,9 @@ def test_two_that_start_together_share_one_server_and_its_page_knows_the_port(ho
 
 
 def test_a_server_of_another_checkout_at_the_same_port_is_not_taken_for_ours(
-    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    home: Path, database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    shutil.copy(database, home / "prefect.db")
     command(home, "up")
     state = json.loads((home / "server.json").read_text())
     ours = tmp_path_factory.mktemp("ours")
@@ -81,8 +83,9 @@ def test_a_server_of_another_checkout_at_the_same_port_is_not_taken_for_ours(
 
 
 def test_a_port_taken_while_the_server_was_loading_is_given_up_for_the_next(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Path
 ) -> None:
+    shutil.copy(database, tmp_path / "prefect.db")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(local_server, "HOME", tmp_path)
     with socket.socket() as other:

@@ -137,6 +137,22 @@ def test_a_saved_module_is_rebuilt_by_load(kind, tmp_path):
     assert same_weights(specific(tmp_path / "deep/a/model.safetensors"), module)
 
 
+def test_networks_that_are_about_to_be_filled_draw_no_weights(tmp_path):
+    for name, kind in (("croco_mini_patch8_64", CroCo), ("mae_mini_patch8_64", MAE)):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        made = catalog.create(name, seed=3)
+        save(tmp_path / name, made, provenance={})
+        encoder_of(tmp_path / name)
+        loaded = load(tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), before)
+        drawn = kind(**made.config)
+        assert not torch.equal(torch.get_rng_state(), before)
+        drawn.reset_parameters(torch.Generator().manual_seed(3))
+        for network in (made, loaded):
+            assert all(torch.equal(value, network.state_dict()[key]) for key, value in drawn.state_dict().items())
+
+
 def test_saving_twice_replaces_the_checkpoint_and_gives_the_same_bytes(tmp_path):
     first, second = catalog.create("croco_mini_patch8_64", 0), catalog.create("croco_mini_patch8_64", 1)
     save(tmp_path / "a", first, provenance={})

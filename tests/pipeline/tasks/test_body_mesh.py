@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,15 @@ from pipeline.bodies import load as load_body
 from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
-from pipeline.tasks.body_mesh import BodyMeshNetwork, BodyMeshTask, MeanPose, body_mesh, build_network, evaluate
+from pipeline.tasks.body_mesh import (
+    BodyMeshNetwork,
+    BodyMeshTask,
+    MeanPose,
+    body_mesh,
+    build_network,
+    evaluate,
+    every_seed,
+)
 from pipeline.tasks.body_mesh import load_body as body_of
 from pipeline.tasks.body_mesh_data import read_samples
 from pipeline.tasks.skeleton import Skeleton
@@ -241,6 +251,29 @@ def test_a_gpu_finds_the_errors_that_a_processor_does(layout: Layout) -> None:
             values = evaluate(network.to(place), samples, body, {"neutral": body}, 64)
         found.append({name: value.value for name, value in values.items()})
     assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("gibibytes", "cores", "at_once"), [(80, 16, 4), (40, 16, 2), (12, 16, 1), (80, 2, 1)])
+def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, gibibytes: int, cores: int, at_once: int
+) -> None:
+    params, _ = small_params(layout.root, **SMALL, body_mesh__seeds=[11, 12])
+    started = {}
+
+    def start(jobs: list[Callable[[], None]], count: int, copied: bool) -> None:
+        started.update(jobs=[pickle.loads(pickle.dumps(job)) for job in jobs], count=count, copied=copied)
+
+    monkeypatch.setattr("pipeline.tasks.body_mesh.side_by_side", start)
+    monkeypatch.setattr("pipeline.tasks.body_mesh.num_cores", lambda: cores)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.tasks.body_mesh.choose_device", lambda: torch.device("cuda"))
+        patch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gibibytes << 30))
+        every_seed("random", params, layout)
+    assert (started["count"], started["copied"]) == (at_once, False)
+    if at_once == 4:
+        for job in started["jobs"]:
+            job()
+        assert all(layout.metrics("body_mesh", f"random/{seed}").is_file() for seed in (11, 12))
 
 
 def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(layout: Layout) -> None:

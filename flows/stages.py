@@ -155,12 +155,15 @@ def _in_terminal(command: list[str], environment: dict[str, str]) -> int:
     saved its state and ended: the next run must not meet it."""
     with StopRequest() as stop:
         child = subprocess.Popen(command, cwd=PROJECT, env=environment)
+        family: list[psutil.Process] = []
         while child.poll() is None and stop.code is None:
+            # Who is told together with all the others may find DVC gone, and by then nobody knows whose child is whose.
+            family = _family(child.pid) or family
             with suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
-        if stop.code == 128 + signal.SIGTERM:  # a terminal's Ctrl-C has gone to all of them, this to one alone
+        if stop.code == 128 + signal.SIGTERM:  # a terminal's Ctrl-C has gone to all of them, this perhaps to one alone
             print("told to stop: waiting until what runs has saved its state ...", file=sys.stderr, flush=True)
-            family = _family(child.pid)
+            family = _family(child.pid) or family
             child.terminate()
             _, left = psutil.wait_procs(family, PATIENCE_S)
             for process in left:

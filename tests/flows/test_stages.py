@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -193,6 +194,16 @@ def test_who_is_interrupted_at_the_terminal_waits_as_well(made: subprocess.Popen
 
 def test_who_is_told_to_stop_tells_the_stage_and_waits(made: subprocess.Popen[str], repository: Path) -> None:
     made.send_signal(signal.SIGTERM)
+    assert made.wait(60) == 143
+    assert (repository / "saved").exists()
+
+
+def test_who_is_told_to_stop_with_all_the_others_waits_for_those_that_dvc_has_left(
+    made: subprocess.Popen[str], repository: Path
+) -> None:
+    time.sleep(1)
+    for process in [*psutil.Process(made.pid).children(recursive=True), made]:
+        process.send_signal(signal.SIGTERM)
     assert made.wait(60) == 143
     assert (repository / "saved").exists()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import ReproductionError
 from dvc.log import logger as dvc_logger
+from networkx import ancestors
 
 from pipeline.process import die_with_parent
 
@@ -64,7 +65,9 @@ class _Run:
         one_by_one: Reproduce,
         options: dict[str, Any],
     ) -> None:
-        self._waiting, self._graph, self._idle = list(stages), graph, list(cores)
+        # First what most others wait for: what nobody waits for fills the cores at the end.
+        self._waiting = sorted(stages, key=lambda stage: -len(ancestors(graph, stage)))
+        self._graph, self._idle = graph, list(cores)
         self._shares = {stage: _share(stage, len(cores)) for stage in stages}
         self._one_by_one, self._options = one_by_one, options
         self._running: dict[BaseProcess, tuple[Stage, list[int], int]] = {}

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pipeline.crops import CropStore
 from pipeline.process import memory, num_cores
 
-KEPT_BYTES = max(1 << 30, memory() // 16)
-"""A file whose decoded crops take no more than this is decoded once; a larger one at every use. A run reads some five
-files, and others run beside it."""
+KEPT_BYTES = max(1 << 30, memory() // 32)
+"""A file whose decoded crops take no more than this is decoded once; a larger one at every use. A process reads some
+five files, and a machine of several GPUs has a process for each."""
 MAX_THREADS = 16
 TASKS_PER_THREAD = 4
 """Rows go to threads by the handful: handing over one costs as much as cutting it."""

@@ -11,7 +11,9 @@ from threading import Thread
 
 import psutil
 import pytest
+from networkx import DiGraph
 
+from flows.dvc_side_by_side import _Run
 from pipeline.layout import PROJECT
 from tests.flows.server_talk import heed_interrupts, until
 
@@ -115,6 +117,21 @@ def test_small_stages_run_beside_each_other_and_large_ones_alone(repository: Pat
     assert output.count("didn't change, skipping") == 8
     assert "up to date" in output
     assert (repository / "dvc.lock").read_text() == before
+
+
+def test_what_most_others_wait_for_starts_first() -> None:
+    class Stage:
+        meta, repo = {"cores": "half"}, None  # noqa: RUF012 - read only
+
+    plain, key, parser, crops = stages = [Stage() for _ in range(4)]
+    graph = DiGraph([(parser, key), (crops, parser)])  # from a stage to what it needs
+    graph.add_node(plain)
+    run = _Run(stages, graph, range(4), lambda *_, **__: [], {})
+    assert run._next() is key
+    run._waiting.remove(key)
+    assert run._next() is parser
+    run._waiting.remove(parser)
+    assert run._next() is plain
 
 
 def test_progress_bars_of_stages_beside_each_other_have_a_line_each_on_a_terminal(repository: Path) -> None:

@@ -121,7 +121,7 @@ def test_small_stages_run_beside_each_other_and_large_ones_alone(repository: Pat
 
 def test_what_most_others_wait_for_starts_first() -> None:
     class Stage:
-        meta, repo = {"cores": "half"}, None  # noqa: RUF012 - read only
+        meta, repo = {"cores": "half"}, None
 
     plain, key, parser, crops = stages = [Stage() for _ in range(4)]
     graph = DiGraph([(parser, key), (crops, parser)])  # from a stage to what it needs

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 HARMLESS = {
     "pipeline/layout.py": "says where files lie; the graph says it again",
-    "pipeline/process.py": "how a process ends",
+    "pipeline/process.py": "how a process ends, and what its machine has",
     "pipeline/run_spec.py": "checks parameters; their values are dependencies",
     "pipeline/datasets/__init__.py": "finds data sets by name",
     "pipeline/datasets/source.py": "how to get a data set, and whether its folder is complete",

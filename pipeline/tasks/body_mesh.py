@@ -76,7 +76,7 @@ NUM_PICTURES = 8
 PICTURE_HEIGHT = 192
 TEST_BATCH = 32
 GPU_BYTES = 16 << 30
-"""More than one fine-tuning takes of a GPU's memory: a ViT-B with 64 images of 224 px, and the next batches."""
+"""More than one fine-tuning should take of a GPU's memory, counted for a ViT-B with 64 images of 224 px."""
 OFFICIAL_BODIES = {
     "neutral": ("SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
     "male": ("SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),

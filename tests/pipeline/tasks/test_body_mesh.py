@@ -261,7 +261,8 @@ def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
     started = {}
 
     def start(jobs: list[Callable[[], None]], count: int, copied: bool) -> None:
-        started.update(jobs=[pickle.loads(pickle.dumps(job)) for job in jobs], count=count, copied=copied)
+        assert all(map(pickle.dumps, jobs))  # as processes that start afresh are handed them
+        started.update(jobs=jobs, count=count, copied=copied)
 
     monkeypatch.setattr("pipeline.tasks.body_mesh.side_by_side", start)
     monkeypatch.setattr("pipeline.tasks.body_mesh.num_cores", lambda: cores)

@@ -8,6 +8,8 @@ VENV := .venv
 # Commands of DVC stages find the environment's `python` first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
+# Images of containers like to set it; every process would then compile torch again, which takes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help repro test serve tables doctor setup scales
 help:

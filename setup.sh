@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes what every target of the Makefile needs: the environment in .venv and the system
-# libraries behind OpenCV and off-screen rendering. Safe to run again, and after an interruption.
+# Makes what every target of the Makefile needs: the system libraries behind OpenCV and off-screen rendering, and the
+# environment in .venv. Safe to run again, and after an interruption.
 set -eu
 cd "$(dirname "$0")"
 VENV=${VENV:-.venv}
@@ -10,28 +10,10 @@ if [ -z "${PYTHON:-}" ] && [ ! -x "$VENV/bin/python" ]; then
     exit 1
 fi
 
-# The stamp holds the hash of the lock it was made from and is written last.
-wanted=$(cksum < requirements.txt)
-stamp=$VENV/.installed
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    # A virtual environment that was cut off while being made has no pip.
-    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
-    echo "Installing requirements.txt into $VENV (on Linux about 3 GB to fetch and 7 GB there; only when it changes) ..."
-    # Minutes: somebody who watches sees how far it is, a log is spared it. A third of them would go into compiling
-    # modules most of which nobody loads; Python compiles the others when they first are.
-    if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
-    "$VENV/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check -r requirements.txt
-    printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
-fi
-
-# `dvc` itself, but killed while it writes its lock file it leaves the old one whole. -P: flows/ shadows no package.
-case $VENV in /*) environment=$VENV ;; *) environment=$PWD/$VENV ;; esac
-printf '#!/bin/sh\nexec "%s/bin/python" -P "%s/flows/dvc_command.py" "$@"\n' "$environment" "$PWD" > "$VENV/bin/dvc.tmp"
-chmod +x "$VENV/bin/dvc.tmp" && mv "$VENV/bin/dvc.tmp" "$VENV/bin/dvc"
-
-# Linux only: macOS ships what is needed.
-[ "$(uname -s)" = Linux ] || exit 0
-missing=$("$VENV/bin/python" - <<'PY'
+install_system_libraries() {
+    # Linux only: macOS ships what is needed.
+    [ "$(uname -s)" = Linux ] || return 0
+    missing=$("${PYTHON:-$VENV/bin/python}" - <<'PY'
 import ctypes
 # library to load -> Debian package that has it
 wanted = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libglib-2.0.so.0": "libglib2.0-0"}
@@ -41,25 +23,61 @@ for library, package in wanted.items():
     except OSError:
         print(package)
 PY
-)
-# The software renderer is a plug-in: it is looked for by name, not linked.
-if ! ls /usr/lib/*/dri/*_dri.so /usr/lib64/dri/*_dri.so /usr/lib/*/libgallium-*.so /usr/lib64/libgallium-*.so 2>/dev/null | grep -q .; then
-    missing="$missing libgl1-mesa-dri"
-fi
-missing=$(echo $missing)
-[ -n "$missing" ] || exit 0
+    )
+    # The software renderer is a plug-in: it is looked for by name, not linked.
+    if ! ls /usr/lib/*/dri/*_dri.so /usr/lib64/dri/*_dri.so /usr/lib/*/libgallium-*.so /usr/lib64/libgallium-*.so 2>/dev/null | grep -q .; then
+        missing="$missing libgl1-mesa-dri"
+    fi
+    missing=$(echo $missing)
+    [ -n "$missing" ] || return 0
 
-command="apt-get install -y --no-install-recommends $missing"
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "error: system libraries are missing; install your system's packages for: $missing" >&2
-    exit 1
-elif [ "$(id -u)" = 0 ]; then
-    sudo=
-elif sudo -n true 2>/dev/null; then
-    sudo="sudo -n"
-else
-    echo "error: system libraries are missing; run this once: sudo $command" >&2
-    exit 1
-fi
-echo "Installing system libraries: $missing ..."
-$sudo env DEBIAN_FRONTEND=noninteractive sh -c "$command -qq || { apt-get update -qq && $command -qq; }" >/dev/null
+    command="apt-get install -y --no-install-recommends $missing"
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "error: system libraries are missing; install your system's packages for: $missing" >&2
+        exit 1
+    elif [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif sudo -n true 2>/dev/null; then
+        sudo="sudo -n"
+    else
+        echo "error: system libraries are missing; run this once: sudo $command" >&2
+        exit 1
+    fi
+    echo "Installing system libraries: $missing ..."
+    $sudo env DEBIAN_FRONTEND=noninteractive sh -c "$command -qq || { apt-get update -qq && $command -qq; }" >/dev/null
+}
+
+install_environment() {
+    # The stamp holds the hash of the lock it was made from and is written last.
+    wanted=$(cksum < requirements.txt)
+    stamp=$VENV/.installed
+    [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
+    # A virtual environment that was cut off while being made has no pip.
+    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
+    echo "Installing requirements.txt into $VENV (on Linux about 3 GB to fetch and 7 GB there; only when it changes) ..."
+    # Minutes: somebody who watches sees how far it is, a log is spared it.
+    if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
+    "$VENV/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check -r requirements.txt
+    # pip would compile four times the modules that are ever loaded, in two and a half times the time. Asked for
+    # here, whatever the variable says: a process that has to compile torch for itself starts ten seconds later.
+    echo "Compiling what is used of it ..."
+    env -u PYTHONDONTWRITEBYTECODE "$VENV/bin/python" - <<'PY'
+import importlib
+import pkgutil
+
+for package in ("models", "pipeline", "flows"):
+    for module in pkgutil.walk_packages([package], package + "."):
+        importlib.import_module(module.name)
+importlib.import_module("dvc.repo")
+importlib.import_module("prefect.server.api.server")
+PY
+    printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
+}
+
+install_system_libraries
+install_environment
+
+# `dvc` itself, but killed while it writes its lock file it leaves the old one whole. -P: flows/ shadows no package.
+case $VENV in /*) environment=$VENV ;; *) environment=$PWD/$VENV ;; esac
+printf '#!/bin/sh\nexec "%s/bin/python" -P "%s/flows/dvc_command.py" "$@"\n' "$environment" "$PWD" > "$VENV/bin/dvc.tmp"
+chmod +x "$VENV/bin/dvc.tmp" && mv "$VENV/bin/dvc.tmp" "$VENV/bin/dvc"

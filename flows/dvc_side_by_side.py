@@ -1,8 +1,8 @@
 """Stages of `dvc repro` that leave cores free run side by side; DVC by itself runs one stage at a time.
 
-Such a stage says `meta: {cores: 1}` or `meta: {cores: half}` in dvc.yaml, and gets as many. All others have the machine
-for themselves. A stage runs in a copy of DVC's process, which is to DVC as if somebody had started another `dvc
-repro`: its locks see to it that two of them on different stages do not meet.
+Such a stage says `meta: {cores: 1}` or `meta: {cores: half}` in dvc.yaml, and gets as many, or all while it is the only
+one. All others have the machine for themselves. A stage runs in a copy of DVC's process, which is to DVC as if somebody
+had started another `dvc repro`: its locks see to it that two of them on different stages do not meet.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from dvc.exceptions import ReproductionError
 from dvc.log import logger as dvc_logger
 from networkx import ancestors
@@ -52,6 +53,17 @@ def side_by_side(one_by_one: Reproduce) -> Reproduce:
 def _share(stage: Stage, cores: int) -> int | None:
     """How many of the cores a stage gets; None = it has the machine for itself."""
     return {1: 1, "half": cores // 2}.get((getattr(stage, "meta", None) or {}).get("cores"))
+
+
+def _give(process: BaseProcess | psutil.Process, cores: list[int]) -> None:
+    """Let a process, its threads and what it has started use these cores; what begins meanwhile inherits them."""
+    with suppress(psutil.NoSuchProcess):
+        there = psutil.Process(process.pid)
+        for thread in there.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, cores)
+        for child in there.children():
+            _give(child, cores)
 
 
 class _Run:
@@ -112,14 +124,14 @@ class _Run:
         cores, self._idle = self._idle[:share], self._idle[share:]
         lines = {line for _, _, line in self._running.values()}
         line = next(line for line in itertools.count() if line not in lines)
-        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, cores, line))
+        process = multiprocessing.get_context("fork").Process(target=self._work, args=(stage, line))
         process.start()
+        _give(process, cores)  # it waits for the lock of the repository
         self._running[process] = stage, cores, line
 
-    def _work(self, stage: Stage, cores: list[int], line: int) -> None:
+    def _work(self, stage: Stage, line: int) -> None:
         """In the copy. On a terminal its progress bars have a line of their own, so many below the first."""
         die_with_parent()
-        os.sched_setaffinity(0, cores)
         if sys.stderr.isatty():
             os.environ["TQDM_POSITION"] = str(line)
         # The lock as inherited is the original's; this lets go of the copy alone.
@@ -132,6 +144,12 @@ class _Run:
             sys.exit(1)
 
     def _wait_for_one(self) -> None:
+        if len(self._running) == 1 and self._idle:
+            # Whatever could begin beside it has begun: the idle cores are of no use to anybody else before its end.
+            ((process, (_, cores, _)),) = self._running.items()
+            cores += self._idle
+            self._idle = []
+            _give(process, cores)
         with self._unlocked():
             wait([process.sentinel for process in self._running])
         for process in [process for process in self._running if not process.is_alive()]:

@@ -187,14 +187,15 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool = True) -> None:
-    """Run jobs in processes of their own, `at_once` of them at a time, to their end.
+def side_by_side(jobs: Sequence[Callable[[], None]], at_once: Callable[[], int], copied: bool = True) -> None:
+    """Run jobs in processes of their own, `at_once()` of them at a time, to their end.
 
     When one fails, or this process gets SIGTERM or Ctrl-C, those that run get SIGTERM and their end is waited for;
     who does not answer, such as a process that waits on a GPU for one that is gone, is killed after `PATIENCE_S`,
     or at once at a second Ctrl-C.
 
     Args:
+        at_once: asked for again and again: a stage gets the cores of those beside it when they have ended.
         copied: on Linux a process is a copy of this one: what is loaded by now need not be loaded again. False = it
             starts afresh, as everywhere else, and the jobs are pickled: CUDA works in no copy of a process that has
             so much as looked for a GPU.
@@ -206,7 +207,7 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: int, copied: bool 
     with StopRequest() as stop:
         try:
             while (waiting or running) and stop.code is None:
-                while waiting and len(running) < at_once:
+                while waiting and len(running) < at_once():
                     process = start.Process(target=_job, args=(waiting.pop(0),))
                     process.start()
                     running.append(process)

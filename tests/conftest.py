@@ -11,7 +11,7 @@ from pipeline.process import num_cores
 
 PROJECT = Path(__file__).resolve().parents[1]
 MOST_AT_ONCE = 4
-"""Each process takes up to 2 GB, and the rest is over before the end-to-end tests are."""
+"""Each process takes 2 GB, 4 while it trains a ViT-B, and the rest is over before the end-to-end tests are."""
 
 # The cores are busy with one process each, here and in whatever these start.
 os.environ |= {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}

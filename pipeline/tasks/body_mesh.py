@@ -321,10 +321,10 @@ def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -
     jobs = [partial(one_seed, init, seed, params, layout, labels) for seed in seeds]
     device = choose_device()
     if device.type == "cpu":
-        side_by_side(jobs, num_cores())
+        side_by_side(jobs, num_cores)
     else:
         room = torch.cuda.get_device_properties(device).total_memory // GPU_BYTES
-        side_by_side(jobs, max(1, min(room, num_cores() // MAKERS)), copied=False)
+        side_by_side(jobs, lambda: max(1, min(room, num_cores() // MAKERS)), copied=False)
 
 
 def one_seed(init: str, seed: int, params: Params, layout: Layout, labels: float) -> None:

@@ -144,7 +144,7 @@ def together(size: int, job: Callable[[Team], None]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = (Path(folder) / "team").as_uri()
         members = [partial(_work, Team(rank, size), meeting_point, job) for rank in range(size)]
-        side_by_side(members, size, copied=False)
+        side_by_side(members, lambda: size, copied=False)
 
 
 def _work(team: Team, meeting_point: str, job: Callable[[Team], None]) -> None:

@@ -75,18 +75,27 @@ def names(folder: Path, what: str) -> set[str]:
 
 
 def test_all_run_and_no_more_at_once_than_asked_for(tmp_path: Path) -> None:
-    side_by_side([partial(work, tmp_path, number, 0.3, beside=2) for number in range(3)], at_once=2)
+    side_by_side([partial(work, tmp_path, number, 0.3, beside=2) for number in range(3)], at_once=lambda: 2)
     began = sorted(path.stat().st_mtime for path in tmp_path.glob("began-*"))
     ended = sorted(path.stat().st_mtime for path in tmp_path.glob("ended-*"))
     assert began[1] < ended[0] <= began[2]
     assert len(ended) == 3
 
 
+def test_more_run_at_once_as_soon_as_they_may(tmp_path: Path) -> None:
+    """None of them ends before all have begun, and at first there is room for one."""
+    jobs = [partial(work, tmp_path, number, 0.0, beside=3) for number in range(3)]
+    began = time.monotonic()
+    side_by_side(jobs, at_once=lambda: 3 if names(tmp_path, "began") else 1)
+    assert time.monotonic() - began < 30
+    assert len(names(tmp_path, "ended")) == 3
+
+
 def test_after_one_that_fails_no_other_begins_and_those_that_run_are_ended(tmp_path: Path) -> None:
     slow, never = (partial(work, tmp_path, number, 60) for number in range(2))
     began = time.monotonic()
     with pytest.raises(SystemExit) as caught:
-        side_by_side([slow, fail, never], at_once=2)
+        side_by_side([slow, fail, never], at_once=lambda: 2)
     assert caught.value.code == 3
     assert time.monotonic() - began < 30
     assert "began-1" not in names(tmp_path, "began")
@@ -244,13 +253,13 @@ if __name__ == "__main__":
     if "workers" in sys.argv:
         with workers(2, ["wave"]) as pool:  # which nothing else here loads
             list(pool.map(partial(describe, Path(sys.argv[1])), range(2)))
-    side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], 2, "afresh" not in sys.argv)
+    side_by_side([partial(tidy, Path(sys.argv[1]), number) for number in range(2)], lambda: 2, "afresh" not in sys.argv)
 
 
 def test_who_does_not_stop_when_told_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.process.PATIENCE_S", 0.3)
     began = time.monotonic()
     with pytest.raises(SystemExit) as caught:
-        side_by_side([partial(deaf, tmp_path), partial(fail_beside, tmp_path)], at_once=2)
+        side_by_side([partial(deaf, tmp_path), partial(fail_beside, tmp_path)], at_once=lambda: 2)
     assert caught.value.code == 3
     assert time.monotonic() - began < 30

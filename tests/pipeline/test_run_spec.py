@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline import run_spec
-from pipeline.run_spec import ParamsError
+from pipeline.run_spec import YAML_LOADER, ParamsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def changed(tmp_path: Path, *path: str, value: object) -> Path:
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = yaml.load((ROOT / "params.yaml").read_text(), YAML_LOADER)
     section = content
     for key in path[:-1]:
         section = section[key]
     section[path[-1]] = value
     target = tmp_path / "params.yaml"
-    target.write_text(yaml.safe_dump(content))
+    target.write_text(json.dumps(content))  # JSON is YAML
     return target
 
 

@@ -260,9 +260,9 @@ def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
     params, _ = small_params(layout.root, **SMALL, body_mesh__seeds=[11, 12])
     started = {}
 
-    def start(jobs: list[Callable[[], None]], count: int, copied: bool) -> None:
+    def start(jobs: list[Callable[[], None]], count: Callable[[], int], copied: bool) -> None:
         assert all(map(pickle.dumps, jobs))  # as processes that start afresh are handed them
-        started.update(jobs=jobs, count=count, copied=copied)
+        started.update(jobs=jobs, count=count(), copied=copied)
 
     monkeypatch.setattr("pipeline.tasks.body_mesh.side_by_side", start)
     monkeypatch.setattr("pipeline.tasks.body_mesh.num_cores", lambda: cores)

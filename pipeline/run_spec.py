@@ -29,7 +29,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Takes in plain values only; in C, where PyYAML has that, several times as fast: every stage and many a test begin
 with a params file."""
 
@@ -444,7 +444,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not path.is_file():
         raise ParamsError(f"{path}: no such params file; run from the project root, or pass --params")
     try:
-        content = yaml.load(path.read_text(), YAML_LOADER)
+        content = yaml.load(path.read_text(), SAFE_LOADER)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):

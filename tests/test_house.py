@@ -172,7 +172,7 @@ def test_the_lock_files_know_no_stage_that_is_gone(file: str) -> None:
         cwd=PROJECT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     there = {name.rpartition(":")[2] for name in listed}
-    locked = yaml.load((PROJECT / file).with_suffix(".lock").read_text(), yaml.CSafeLoader)["stages"]  # long: fast
+    locked = yaml.load((PROJECT / file).with_suffix(".lock").read_text(), run_spec.SAFE_LOADER)["stages"]
     assert locked
     assert not set(locked) - there
 

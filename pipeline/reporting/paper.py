@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.run_spec import YAML_LOADER, Section
+from pipeline.run_spec import SAFE_LOADER, Section
 
 Direction = Literal["lower", "higher"]
 
@@ -229,7 +229,7 @@ Model = TypeVar("Model", bound=Section)
 
 def _read(path: Path, model: type[Model]) -> Model:
     try:
-        content = yaml.load(path.read_text(), YAML_LOADER)
+        content = yaml.load(path.read_text(), SAFE_LOADER)
     except FileNotFoundError:
         raise PaperError(f"{path}: no such file; it belongs to the project, restore it with git") from None
     except yaml.YAMLError as error:

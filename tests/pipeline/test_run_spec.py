@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from pipeline import run_spec
-from pipeline.run_spec import YAML_LOADER, ParamsError
+from pipeline.run_spec import SAFE_LOADER, ParamsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def changed(tmp_path: Path, *path: str, value: object) -> Path:
-    content = yaml.load((ROOT / "params.yaml").read_text(), YAML_LOADER)
+    content = yaml.load((ROOT / "params.yaml").read_text(), SAFE_LOADER)
     section = content
     for key in path[:-1]:
         section = section[key]

@@ -54,7 +54,16 @@ install_environment() {
     [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
     # A virtual environment that was cut off while being made has no pip.
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
-    echo "Installing requirements.txt into $VENV (on Linux about 3 GB to fetch and 7 GB there; only when it changes) ..."
+    echo "Installing requirements.txt into $VENV (on Linux about 3.4 GB to fetch and 7 GB there; only when it changes) ..."
+    # pip says so after minutes, and not how much it wants. What it fetches may lie on another disk, or be here already.
+    if [ "$(uname -s)" = Linux ]; then
+        lacking=$((7150000 - $(du -sk "$VENV" | cut -f1) - $(df -Pk "$VENV" | awk 'NR == 2 { print $4 }')))
+        if [ "$lacking" -gt 0 ]; then
+            echo "error: too little disk for $VENV: its packages take 7.3 GB, $((lacking / 1000)) MB more than is free;" \
+                "14 GB in all where pip's temporary files and its cache are on the same disk" >&2
+            exit 1
+        fi
+    fi
     # Minutes: somebody who watches sees how far it is, a log is spared it.
     if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
     "$VENV/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check -r requirements.txt

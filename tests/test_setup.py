@@ -1,0 +1,30 @@
+"""What `make` sets up before anything else."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def test_a_disk_too_small_for_the_packages_is_said_before_they_are_fetched(tmp_path: Path) -> None:
+    in_own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*in_own_mounts, "true"]).returncode:
+        pytest.skip("a small disk can not be mounted here")
+    shutil.copy(PROJECT / "setup.sh", tmp_path)
+    (tmp_path / "requirements.txt").write_text("a-package-that-is-nowhere==1\n")
+    (tmp_path / "disk").mkdir()
+    set_up = "mount -t tmpfs -o size=100m none disk && sh ./setup.sh"
+    done = subprocess.run(
+        [*in_own_mounts, "env", f"PYTHON={sys.executable}", "VENV=disk/environment", "sh", "-c", set_up],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "error: too little disk for disk/environment" in done.stderr
+    assert "a-package-that-is-nowhere" not in done.stdout + done.stderr

@@ -194,7 +194,7 @@ class CropStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise CropsError(f"{self.path}: no such crops file; `dvc repro` makes it")
+            raise CropsError(f"{self.path}: no such crops file; `dvc repro` or `make tables` makes it")
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
         except pa.ArrowInvalid as error:

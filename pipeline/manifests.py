@@ -205,7 +205,7 @@ def to_records(table: pa.Table) -> list[FrameRecord]:
 
 def _read(path: Path, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
     if not path.is_file():
-        raise ManifestError(f"{path}: no such {kind} manifest; `dvc repro` makes it")
+        raise ManifestError(f"{path}: no such {kind} manifest; `dvc repro` or `make tables` makes it")
     try:
         schema = pq.read_schema(path)
         found = _kind(schema, str(path))

@@ -59,7 +59,7 @@ class Muon(Section):
 
     name: Literal["muon"]
     lr: Annotated[float, Field(gt=0)]
-    """Peak spectral norm of a step."""
+    """Peak spectral norm of a step, about; times sqrt(outputs / inputs) for kernels with more outputs than inputs."""
 
 
 Optimizer = Annotated[AdamW | Muon, Field(discriminator="name")]
@@ -219,7 +219,8 @@ class Pretrain(Section):
     """Numbers of steps after which the weights are kept, beside those of the end (Figure 4)."""
     checkpoint_every: Positive
     seed: int
-    """Of the order of pairs, crops, colours, masks and a fresh decoder; other initial weights are those of `init`."""
+    """Of the order of pairs, crops, colours, masks and fresh parts (decoder, head of keypoints); other initial weights
+    are those of `init`."""
 
     @field_validator("masking")
     @classmethod

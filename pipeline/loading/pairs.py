@@ -187,8 +187,6 @@ class PairPool:
                 "held out (`heldout`)",
                 ", ".join(emptied),
             )
-        if heldout and not self._heldout:
-            logger.warning("none of these pairs is held out, there will be no validation: `heldout` is %g", heldout)
         if emptied and not self._cells:
             raise ManifestError(
                 f"nothing is left to train on of the pairs of {', '.join(emptied)}: none is within this run's limits "
@@ -196,9 +194,12 @@ class PairPool:
             )
         if not self._cells:
             raise ManifestError(
-                f"no pairs of kind {' or '.join(kinds)} in {', '.join(str(source.pairs) for source in sources)}; "
-                "get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
+                f"no pairs of kind {' or '.join(kinds)} in {', '.join(str(source.pairs) for source in sources)}"
+                + (", beside those that the run's `without` leaves out" if limits.without else "")
+                + "; get one of these datasets (`make doctor` says how), or give this run others that have such pairs"
             )
+        if heldout and not self._heldout:
+            logger.warning("none of these pairs is held out, there will be no validation: `heldout` is %g", heldout)
         self._order = Order([len(rows) for _, rows in self._cells], weights, seed)
         self.shares = {cell: weight / sum(weights) for cell, weight in zip(self.counts, weights, strict=True)}
         """Of what is drawn, by the same names."""
@@ -222,6 +223,7 @@ class PairPool:
     def validation(self, count: int) -> PairBatch | None:
         """Up to `count` held-out pairs, dataset by dataset, always the same; None when none are held out.
 
+        Every held-out pair is as likely as any other, whatever the weights of training: a loss of another mixture.
         Centre crops and true colours; the hidden patches are drawn from the pool's seed. All these masks show the same
         number of patches. With human masking it follows from all these people, in training from those of a batch: it is
         rarely the same there (`models.masking.human_mask`).
@@ -338,7 +340,7 @@ def _not_of_one_making(source: Source) -> ManifestError:
 
 
 class _Manifest:
-    """The numbers of a pairs manifest that drawing takes; 16 bytes a pair."""
+    """The numbers of a pairs manifest that drawing takes; 25 bytes a pair."""
 
     def __init__(self, source: Source, limits: Limits) -> None:
         self._path = source.pairs

@@ -190,8 +190,13 @@ def crops_files(params: Params, layout: Layout) -> dict[str, Path]:
 
 def basis_of(init: str, params: Params, layout: Layout) -> Basis:
     """What decides how fine-tunings from `init` end, beside seed and share of labels, which stand in their names."""
-    if (run := init.partition("@")[0]) not in (known := [*params.import_weights, *params.pretrain]):
+    run, on_the_way, step = init.partition("@")
+    if run not in (known := [*params.import_weights, *params.pretrain]):
         raise ParamsError(f"no weights {run!r} to start from are declared; there are {', '.join(known)}")
+    kept = params.pretrain[run].snapshots if run in params.pretrain else ()
+    if on_the_way and step not in map(str, kept):
+        there = f"there are some after {', '.join(map(str, kept))}" if kept else "it has no `snapshots`"
+        raise ParamsError(f"no weights of {run} after {step!r} steps are declared; {there}")
     crops = crops_files(params, layout)
     inputs = [*map(layout.records, crops), *crops.values(), layout.smpl]
     return Basis(

@@ -64,7 +64,8 @@ class Muon(torch.optim.Optimizer):
     """Kernels take steps of equal size in all directions of their momentum, vectors those of Adam.
 
     A kernel (outputs, inputs, ...) counts as a matrix of `outputs` rows. Its momentum is replaced by
-    about the nearest matrix with orthogonal rows, so that `lr` is a spectral norm. Biases and norms
+    about the nearest orthogonal matrix, so that the spectral norm of a step is about `lr`; about
+    `lr` * sqrt(outputs / inputs) where there are more outputs than inputs. Biases and norms
     learn at `lr` * `vector_scale` by Adam's rule. `torch.optim.Muon` takes plain matrices only.
 
     Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.

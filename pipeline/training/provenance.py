@@ -64,7 +64,7 @@ def file_fingerprints(paths: Iterable[Path], root: Path = PROJECT) -> dict[str, 
     found = {}
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `dvc repro` makes it")
+            raise FileNotFoundError(f"{path}: no such file; `dvc repro` or `make tables` makes it")
         found[_relative(path, root)] = file_fingerprint(path)
     return found
 
@@ -72,7 +72,9 @@ def file_fingerprints(paths: Iterable[Path], root: Path = PROJECT) -> dict[str, 
 def checkpoint_fingerprint(folder: Path) -> str:
     """SHA-256 of the weights that a run starts from. Raises FileNotFoundError that says what makes missing ones."""
     if not (folder / checkpoints.WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder}: no such checkpoint; `dvc repro` makes it")
+        raise FileNotFoundError(
+            f"{folder}: no such checkpoint; `dvc repro` makes those of the headline, `make tables` all others"
+        )
     return checkpoints.fingerprint(folder)
 
 

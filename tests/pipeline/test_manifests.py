@@ -169,7 +169,7 @@ def test_reading_the_wrong_thing_says_what_it_is(tmp_path):
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "p.parquet").read_bytes()[:200])
     with pytest.raises(ManifestError, match="not a Parquet file or damaged"):
         manifests.read_pairs(tmp_path / "cut.parquet")
-    with pytest.raises(ManifestError, match="no such pairs manifest; `dvc repro` makes it"):
+    with pytest.raises(ManifestError, match="no such pairs manifest; `dvc repro` or `make tables`"):
         manifests.read_pairs(tmp_path / "absent.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ManifestError, match="not a manifest of this project"):

@@ -95,6 +95,8 @@ def test_a_kind_left_out_is_never_drawn(layout: Layout) -> None:
 def test_no_pairs_of_the_kinds_asked_for_is_an_error_that_names_the_files(layout: Layout) -> None:
     with pytest.raises(ManifestError, match=r"no pairs of kind pose in .*synthetic\.parquet"):
         pool(layout, {"synthetic": 1}, {"pose": 1.0})
+    with pytest.raises(ManifestError, match=r"no pairs of kind view in .*, beside those that the run's `without`"):
+        pool(layout, {"synthetic": 1}, {"view": 1.0}, limits=Limits(without={"synthetic": ["view"]}))
 
 
 def test_pairs_that_the_run_itself_leaves_out_are_not_said_to_be_missing(

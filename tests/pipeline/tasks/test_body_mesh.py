@@ -76,9 +76,9 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, in
 @pytest.mark.parametrize(
     ("find", "said"),
     [
-        (lambda layout: layout.checkpoint("random"), "no such checkpoint"),
-        (lambda layout: layout.records("3dpw"), "no such file"),
-        (lambda layout: layout.smpl, "no such file"),
+        (lambda layout: layout.checkpoint("random"), "checkpoint; `dvc repro` makes those of the headline, `make"),
+        (lambda layout: layout.records("3dpw"), "file; `dvc repro` or `make tables` makes it"),
+        (lambda layout: layout.smpl, "file; `dvc repro` or `make tables` makes it"),
     ],
 )
 def test_what_is_missing_is_named_with_what_makes_it(layout: Layout, find: Callable[[Layout], Path], said: str) -> None:
@@ -86,7 +86,7 @@ def test_what_is_missing_is_named_with_what_makes_it(layout: Layout, find: Calla
     path = find(layout)
     away = path.rename(path.with_name("away"))
     try:
-        with pytest.raises(FileNotFoundError, match=f"^{path}: {said}; `dvc repro` makes it$"):
+        with pytest.raises(FileNotFoundError, match=f"^{path}: no such {said}"):
             body_mesh("random", 3, params, layout)
     finally:
         away.rename(path)
@@ -96,6 +96,17 @@ def test_weights_that_are_not_declared_are_refused_with_those_that_are(layout: L
     params, _ = small_params(layout.root, **SMALL)
     with pytest.raises(ParamsError, match=r"no weights 'nothing' to start from are declared; there are random, .*mae"):
         body_mesh("nothing@6", 3, params, layout)
+
+
+def test_weights_on_the_way_that_no_run_keeps_are_refused_with_those_that_are_kept(layout: Layout) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    run = params.pretrain["croco_body"].model_copy(update={"snapshots": (5, 15)})
+    params = params.model_copy(update={"pretrain": params.pretrain | {"croco_body": run}})
+    for init in ("croco_body@6", "croco_body@"):
+        with pytest.raises(ParamsError, match=r"no weights of croco_body after '6?' .*there are some after 5, 15$"):
+            body_mesh(init, 3, params, layout)
+    with pytest.raises(ParamsError, match=r"no weights of random after '3' steps are declared; it has no `snapshots`"):
+        body_mesh("random@3", 3, params, layout)
 
 
 def test_a_part_of_the_labels_is_spread_over_all_and_lies_apart(layout: Layout) -> None:

@@ -88,5 +88,5 @@ install_environment
 
 # `dvc` itself, but killed while it writes its lock file it leaves the old one whole. -P: flows/ shadows no package.
 case $VENV in /*) environment=$VENV ;; *) environment=$PWD/$VENV ;; esac
-printf '#!/bin/sh\nexec "%s/bin/python" -P "%s/flows/dvc_command.py" "$@"\n' "$environment" "$PWD" > "$VENV/bin/dvc.tmp"
-chmod +x "$VENV/bin/dvc.tmp" && mv "$VENV/bin/dvc.tmp" "$VENV/bin/dvc"
+printf '#!/bin/sh\nexec "%s/bin/python" -P "%s/flows/dvc_command.py" "$@"\n' "$environment" "$PWD" > "$VENV/bin/dvc.$$"
+chmod +x "$VENV/bin/dvc.$$" && mv "$VENV/bin/dvc.$$" "$VENV/bin/dvc"

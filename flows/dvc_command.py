@@ -1,4 +1,4 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with five things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with six things changed.
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side), and what it notes of a stage goes
 into `dvc.lock` without the notes of all others being written anew (flows.dvc_lock_file).
@@ -9,6 +9,9 @@ seconds, and a stage that has done hours of work is then not recorded.
 DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every stage, and `.dvc/tmp/rwlock` before and
 after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no
 stage runs any more. Here what DVC writes goes into a file beside it, which then takes its name.
+
+Where an output does not fit into DVC's cache, DVC says so, goes on, and ends as if all had gone well; here the stage has
+failed then.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """
@@ -45,6 +48,23 @@ def write_aside(write: Callable[..., None]) -> Callable[..., None]:
     return write_whole
 
 
+def all_of_it(transfer: Callable[..., Any]) -> Callable[..., Any]:
+    """`transfer(...)` into a cache, but what could not be copied is an error."""
+
+    def transfer_all(*arguments: Any, **options: Any) -> Any:
+        from dvc.exceptions import DvcException
+
+        result = transfer(*arguments, **options)
+        if result.failed:
+            raise DvcException(
+                f"{len(result.failed)} files could not be copied into DVC's cache (above: why). Their stage is not "
+                "recorded. Make room and run the same command again: what is computed is kept where the stage allows it"
+            )
+        return result
+
+    return transfer_all
+
+
 class WritesAside:
     """A file system of DVC's whose files keep their old content until the new one is whole."""
 
@@ -68,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run DVC with `arguments`, those of the command line by default; returns its exit status."""
     # -P leaves the project out of the path. Last in it, its folders hide no package.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from dvc import rwlock
+    from dvc import output, rwlock
     from dvc.cli import main as dvc
     from dvc.repo import reproduce
     from dvc.utils.serialize import _common, _yaml
@@ -89,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Both ways to a YAML file: as a whole, and modified.
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
     _yaml._modify_data = stage_by_stage(_yaml._modify_data)
+    output.otransfer = all_of_it(output.otransfer)
     edit = rwlock._edit_rwlock
 
     def edit_whole(folder: str, files: Any, hardlink: bool) -> AbstractContextManager[Any]:

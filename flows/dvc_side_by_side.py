@@ -134,8 +134,10 @@ class _Run:
         die_with_parent()
         if sys.stderr.isatty():
             os.environ["TQDM_POSITION"] = str(line)
-        # The lock as inherited is the original's; this lets go of the copy alone.
-        self._repo.lock.unlock()
+        # The lock as inherited is the original's. Unlocking it would take it from the original, too: the copy closes its
+        # file and forgets it.
+        self._repo.lock._lock._fp.close()
+        self._repo.lock._lock = None
         try:
             with self._repo.lock:
                 self._one_by_one([stage], graph=self._graph, **self._options)

@@ -197,7 +197,10 @@ class CropStore:
             raise CropsError(f"{self.path}: no such crops file; `dvc repro` or `make tables` makes it")
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
+            # Arrow's own OSErrors are of what it reads; the system's, with a number, are not the file's fault.
+            if isinstance(error, OSError) and error.errno:
+                raise
             raise CropsError(
                 f"{self.path}: not an Arrow file or cut short ({error}); delete it and run `dvc repro`"
             ) from error

@@ -218,7 +218,10 @@ def _read(path: Path, kind: str, columns: Sequence[str] | None = None) -> pa.Tab
                 "make it again with `dvc repro`"
             )
         return pq.read_table(path, columns=None if columns is None else list(columns))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own OSErrors are of what it reads; the system's, with a number, are not the file's fault.
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise ManifestError(
             f"{path}: not a Parquet file or damaged ({error}); delete it and run `dvc repro`"
         ) from error

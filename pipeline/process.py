@@ -75,23 +75,24 @@ def plain(error: Exception) -> str:
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a wish to stop, to be asked for between two steps.
+    """Turns SIGTERM, SIGINT and SIGHUP into a wish to stop, to be asked for between two steps.
 
-    Use as a context manager; `code` is None, or what a process ended by that signal
-    exits with (143, 130). Further SIGTERMs are let pass: whoever ends a group of processes sends one to each, and
+    Use as a context manager; `code` is None, or what a process ended by that signal exits with (143, 130, 129). A
+    SIGHUP, of a terminal that has gone, stays ignored where it is (`nohup`). Further SIGTERMs are let pass: whoever ends a group of processes sends one to each, and
     each gets another at its parent's death, in the middle of saving. A second Ctrl-C acts as if nothing had been
     installed.
     """
-
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.code: int | None = None
 
     def __enter__(self) -> Self:
         # All of it before the first is installed: one may come at once.
-        self._before = {number: signal.getsignal(number) for number in self._SIGNALS}
-        for number in self._SIGNALS:
+        told = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in told}
+        ignored = before[signal.SIGHUP] == signal.SIG_IGN
+        self._before = {number: handler for number, handler in before.items() if number != signal.SIGHUP or not ignored}
+        for number in self._before:
             signal.signal(number, self._note)
         return self
 

@@ -441,13 +441,17 @@ def _predict(
 
 @torch.no_grad()
 def draw(folder: Path, network: BodyMeshNetwork, samples: Samples, body: BodyModel, size: int) -> None:
-    """PNGs of evenly spread test samples: the crop, the mesh over it, the mesh from the side; captions.json beside."""
+    """PNGs of evenly spread test samples: the crop, the mesh over it, the mesh from the side; captions.json beside.
+
+    What lies there from before goes.
+    """
     network.eval()
     rows = np.unique(np.linspace(0, len(samples) - 1, NUM_PICTURES).round().astype(int))
     rotations, betas, camera = _predict(network, samples, rows, size, _device_of(body))
     vertices = body(betas, rotations[:, 1:], rotations[:, 0]).vertices.cpu().numpy()
     images = samples.pixels.images.whole(samples.rows[rows])
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     captions = {}
     for row, image, mesh, weak in zip(rows, images, vertices, camera.cpu().numpy(), strict=True):
         name = f"{samples.frame_ids[row]}.png"

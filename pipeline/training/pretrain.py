@@ -6,7 +6,9 @@
 trains on every GPU of this machine, or on its processor; several machines, which see one and the same project folder,
 or processes on a processor, by torchrun:
 
-    torchrun --nproc-per-node 2 -m pipeline.training.pretrain --params params.yaml --run croco_body
+    torchrun --nproc-per-node 2 -m -- pipeline.training.pretrain --params params.yaml --run croco_body
+
+(`--` keeps torchrun from taking `--run` for one of its own options.)
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import ALONE, Team, joined, together
-from pipeline.training.unfinished import Basis, open_scratch
+from pipeline.training.unfinished import Basis, open_scratch, scratch_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,8 @@ KEYPOINT_HEAD = "keypoint_head"
 def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> None:
     """Run (or go on with) the pre-training `name`; writes checkpoint, history, metrics and pictures.
 
-    Every process of a `team` calls this; the first one writes.
+    Every process of a `team` calls this; the first one writes. Does nothing when these lie there already, made from the
+    very same inputs by the same code.
 
     Raises:
         ParamsError: the network and the crops do not fit each other, or no such run.
@@ -142,6 +145,13 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         provenance.code_fingerprints(*CODE),
         str(device),
     )
+    is_measured = team.leads and provenance.is_measured(layout, STAGE, name, basis.key)
+    if any(team.gather([basis.key if is_measured else ""])):
+        if team.leads:
+            logger.info("%s is trained already, from the same inputs: %s", name, layout.metrics(STAGE, name))
+            # Of a run that was killed between its last result and this.
+            shutil.rmtree(scratch_of(layout, STAGE, name, basis), ignore_errors=True)
+        return
     scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)
     silhouettes = any(params.datasets[source.name].silhouettes != "none" for source in sources)
     how = Completing(run.batch, run.normalize, device, silhouettes)
@@ -219,6 +229,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         reference_saves=[asdict(saving) for saving in saved],
         snapshots={str(step): checkpoints.fingerprint(snapshot) for step, snapshot in snapshots.items()},
         speed=json.loads((scratch / "live" / "speed.json").read_text()),
+        key=basis.key,
     )
     shutil.rmtree(scratch)
 
@@ -380,8 +391,9 @@ def keypoint_pictures(network: LearnsKeypoints, pool: PairPool, keypoints: Keypo
 
 
 def save_pictures(folder: Path, drawn: Drawn) -> None:
-    """One PNG each; captions.json names them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One PNG each, instead of those that lie there; captions.json names them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for name, (picture, _) in drawn.items():
         _save_picture(folder / name, picture)
     captions = {name: caption for name, (_, caption) in drawn.items()}

@@ -132,8 +132,10 @@ def test_what_is_measured_already_is_measured_again_only_when_something_changed(
     body_mesh("random", 4, params, layout)
     assert [path.stat().st_mtime_ns for path in written] == times
     other, _ = small_params(layout.root, **SMALL | {"body_mesh__steps": 9})
+    (layout.pictures("body_mesh", "random/4") / "of_another_test_set.png").touch()
     body_mesh("random", 4, other, layout)
     assert all(path.stat().st_mtime_ns > time for path, time in zip(written, times, strict=True))
+    assert len(list(layout.pictures("body_mesh", "random/4").glob("*.png"))) == 8
     next(layout.pictures("body_mesh", "random/4").glob("*.png")).unlink()
     body_mesh("random", 4, other, layout)
     assert len(list(layout.pictures("body_mesh", "random/4").glob("*.png"))) == 8

@@ -6,7 +6,10 @@ import json
 import logging
 import re
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -20,12 +23,13 @@ from PIL import Image
 
 from models import checkpoints
 from pipeline import run_spec
-from pipeline.layout import Layout
+from pipeline.layout import PROJECT, Layout
 from pipeline.process import plain_errors
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
 from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.completion import black_like, plain, to_uint8
+from pipeline.training import pretrain as pretrain_module
 from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights
@@ -125,6 +129,42 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     picture.write_bytes(picture.read_bytes() + b"another picture")
     assert known != folder_fingerprint(picture.parent)
     assert not unfinished(layout)
+
+
+def test_what_is_trained_already_is_trained_again_only_when_something_of_it_is_gone(
+    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = sibling(layout, tmp_path)
+    here = project[0]
+    caplog.set_level(logging.INFO)
+    run_here(project, "croco_body")
+    written = [here.metrics("pretrain", "croco_body"), here.checkpoint("croco_body") / "model.safetensors"]
+    times = [path.stat().st_mtime_ns for path in written]
+    assert "is trained already" not in caplog.text
+    run_here(project, "croco_body")
+    assert "croco_body is trained already" in caplog.text
+    assert [path.stat().st_mtime_ns for path in written] == times
+    assert not unfinished(here)
+    weights = written[1].read_bytes()
+    shutil.rmtree(here.checkpoint("croco_body@4"))
+    of_before = here.pictures("pretrain", "croco_body") / "of_before.png"
+    of_before.touch()
+    run_here(project, "croco_body")
+    assert here.checkpoint("croco_body@4").is_dir()
+    assert written[1].read_bytes() == weights
+    assert not of_before.exists()
+
+
+def test_the_command_for_several_machines_reaches_the_training(layout: Layout, tmp_path: Path) -> None:
+    (line,) = (line.strip() for line in (pretrain_module.__doc__ or "").splitlines() if "torchrun --" in line)
+    _, path = small_params(tmp_path, **SMALL)
+    command = line.replace("params.yaml", str(path)).replace("croco_body", "nothing").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *command[1:]],
+        cwd=PROJECT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("pretrain nothing: no run 'nothing' is declared") == 2
 
 
 def unfinished(layout: Layout, what: str = "") -> list[Path]:

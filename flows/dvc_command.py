@@ -10,8 +10,8 @@ DVC 3.67 writes `dvc.lock` in place, some tenths of a second long after every st
 after. Killed in that time, or with the disk full, it leaves a part of the file, which it then refuses to read, and no
 stage runs any more. Here what DVC writes goes into a file beside it, which then takes its name.
 
-Where an output does not fit into DVC's cache, DVC says so, goes on, and ends as if all had gone well; here the stage has
-failed then.
+Where an output does not fit into DVC's cache, DVC says so, goes on, and ends as if all had gone well; here the stage
+has failed then.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """

@@ -66,6 +66,15 @@ def _give(process: BaseProcess | psutil.Process, cores: list[int]) -> None:
             _give(child, cores)
 
 
+def leave_to_the_original(lock: Any) -> None:
+    """In the copy of a process that holds a lock of DVC's: from here on the copy does not, and the original still does.
+
+    Unlocking would end it for both, since their descriptors are of one open file.
+    """
+    lock._lock._fp.close()
+    lock._lock = None
+
+
 class _Run:
     """Stages that wait and stages that run; DVC's lock on the repository is held but for the waiting."""
 
@@ -134,10 +143,7 @@ class _Run:
         die_with_parent()
         if sys.stderr.isatty():
             os.environ["TQDM_POSITION"] = str(line)
-        # The lock as inherited is the original's. Unlocking it would take it from the original, too: the copy closes its
-        # file and forgets it.
-        self._repo.lock._lock._fp.close()
-        self._repo.lock._lock = None
+        leave_to_the_original(self._repo.lock)
         try:
             with self._repo.lock:
                 self._one_by_one([stage], graph=self._graph, **self._options)

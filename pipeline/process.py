@@ -77,10 +77,10 @@ def plain(error: Exception) -> str:
 class StopRequest:
     """Turns SIGTERM, SIGINT and SIGHUP into a wish to stop, to be asked for between two steps.
 
-    Use as a context manager; `code` is None, or what a process ended by that signal exits with (143, 130, 129). A
-    SIGHUP, of a terminal that has gone, stays ignored where it is (`nohup`). Further SIGTERMs are let pass: whoever ends a group of processes sends one to each, and
-    each gets another at its parent's death, in the middle of saving. A second Ctrl-C acts as if nothing had been
-    installed.
+    Use as a context manager; `code` is None, or what a process ended by that signal exits with (143, 130, 129). Further
+    SIGTERMs are let pass: whoever ends a group of processes sends one to each, and each gets another at its parent's
+    death, in the middle of saving. A second Ctrl-C acts as if nothing had been installed. SIGHUP, which a terminal
+    sends when it goes, stays ignored where it is (`nohup`).
     """
 
     def __init__(self) -> None:
@@ -88,10 +88,9 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         # All of it before the first is installed: one may come at once.
-        told = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {number: signal.getsignal(number) for number in told}
-        ignored = before[signal.SIGHUP] == signal.SIG_IGN
-        self._before = {number: handler for number, handler in before.items() if number != signal.SIGHUP or not ignored}
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        if self._before[signal.SIGHUP] == signal.SIG_IGN:
+            del self._before[signal.SIGHUP]
         for number in self._before:
             signal.signal(number, self._note)
         return self

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,10 +54,10 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dvc(folder: Path, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "DVC_NO_ANALYTICS": "1"}
     environment["PREFECT_HOME"] = str(folder / ".prefect")
-    command = [sys.executable, *arguments]
+    command = [*before, sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -96,6 +98,23 @@ def test_a_stage_that_has_run_waits_for_the_lock_of_another_dvc(repository: Path
     assert done.returncode == 0, done.stderr
     assert (repository / "out").read_text() == "2\n"
     assert "touch ran" in (repository / "dvc.lock").read_text()
+
+
+def test_an_output_that_does_not_fit_into_the_cache_is_a_failure_that_room_mends(repository: Path) -> None:
+    """The cache is on a disk of half a megabyte, in a mount of this test's own."""
+    in_own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*in_own_mounts, "true"]).returncode:
+        pytest.skip("a small disk can not be mounted here")
+    large = {"cmd": "head -c 2000000 /dev/urandom > large", "outs": ["large"]}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"first": large}}))
+    (repository / "small.sh").write_text('mount -t tmpfs -o size=500k none .dvc/cache && exec "$@"\n')
+    tight = dvc(repository, "-m", "flows.dvc_command", "repro", before=[*in_own_mounts, "sh", "small.sh"])
+    assert tight.returncode
+    assert "No space left on device" in tight.stderr
+    assert "1 files could not be copied into DVC's cache" in tight.stderr
+    assert "head -c" not in (repository / "dvc.lock").read_text()
+    assert dvc(repository, "-m", "flows.dvc_command", "repro").returncode == 0
+    assert "head -c" in (repository / "dvc.lock").read_text()
 
 
 def test_the_command_of_the_environment_is_this_one() -> None:

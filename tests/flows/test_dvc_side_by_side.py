@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from threading import Thread
 
 import psutil
 import pytest
+from dvc.repo import Repo
 from networkx import DiGraph
+from zc.lockfile import LockError, LockFile
 
-from flows.dvc_side_by_side import _Run
+from flows.dvc_side_by_side import _Run, leave_to_the_original
 from pipeline.layout import PROJECT
 from tests.flows.server_talk import heed_interrupts, until
 
@@ -171,6 +174,17 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 1 << 16)
     except OSError:  # its other end is closed
         return b""
+
+
+def test_the_lock_that_a_copy_leaves_is_still_the_originals(repository: Path) -> None:
+    with Repo(repository) as repo, repo.lock:
+        copy = multiprocessing.get_context("fork").Process(target=leave_to_the_original, args=(repo.lock,))
+        copy.start()
+        copy.join(60)
+        assert copy.exitcode == 0
+        with pytest.raises(LockError):
+            LockFile(str(repository / ".dvc" / "tmp" / "lock"))
+        assert repo.lock.is_locked
 
 
 def test_what_runs_beside_a_stage_that_fails_is_kept(repository: Path) -> None:

@@ -176,6 +176,20 @@ def test_reading_the_wrong_thing_says_what_it_is(tmp_path):
         manifests.validate(tmp_path / "other.parquet")
 
 
+def test_damage_within_a_manifest_is_named_with_the_file(tmp_path):
+    path = tmp_path / "p.parquet"
+    manifests.write_pairs([make_pair(pair_id=f"{number:016x}") for number in range(2000)], path, FRAMES)
+    whole, said = path.read_bytes(), []
+    for place in range(16, len(whole), len(whole) // 24):
+        path.write_bytes(whole[:place] + bytes(64) + whole[place + 64 :])
+        try:
+            manifests.read_pairs(path)
+        except ManifestError as error:
+            said.append(str(error))
+    assert len(said) > 12
+    assert all("p.parquet: not a Parquet file or damaged" in line and "delete it and run" in line for line in said)
+
+
 def test_pairs_say_which_crops_they_are_of(tmp_path):
     path = tmp_path / "p.parquet"
     manifests.write_pairs([make_pair()], path, FRAMES)

@@ -220,6 +220,19 @@ def test_a_signal_that_comes_while_its_handler_is_being_installed_counts(monkeyp
     assert stop.code == 128 + signal.SIGINT
 
 
+def test_a_terminal_that_goes_asks_for_a_stop_unless_that_is_ignored() -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.code is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_what_a_user_can_mend_ends_a_command_with_one_line_that_says_how() -> None:
     with pytest.raises(SystemExit, match=r"^motions: bad file$"), plain_errors("motions"):
         raise ValueError("bad file")

@@ -27,9 +27,9 @@ from pipeline.layout import PROJECT, Layout
 from pipeline.process import plain_errors
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
+from pipeline.training import pretrain as pretrain_module
 from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.completion import black_like, plain, to_uint8
-from pipeline.training import pretrain as pretrain_module
 from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
 from pipeline.weights import import_weights

@@ -17,9 +17,13 @@ from pipeline.reporting import paper
 
 @task
 def examine_data(params_file: str) -> list[diagnosis.Diagnosis]:
-    """Look at the folder of every dataset."""
+    """Look at the folder of every dataset, and for published weights and bodies."""
     params = run_spec.load(params_file)
-    return diagnosis.diagnose(params, Layout(params.scale), paper.load(PROJECT / "reports"))
+    layout = Layout(params.scale)
+    return [
+        *diagnosis.diagnose(params, layout, paper.load(PROJECT / "reports")),
+        *diagnosis.diagnose_files(params, layout),
+    ]
 
 
 @task

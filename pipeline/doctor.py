@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline import datasets
+from pipeline.bodies import official
 from pipeline.layout import Layout, has_real_data
 from pipeline.reporting import metric_table, paper, tables
 from pipeline.run_spec import Params
@@ -88,6 +90,36 @@ def diagnose(params: Params, layout: Layout, reference: paper.Reference) -> list
             )
         )
     return found
+
+
+def diagnose_files(params: Params, layout: Layout) -> list[Diagnosis]:
+    """What is not a data set: published weights that this scale starts from, and SMPL's bodies where real data needs
+    them."""
+    weights = layout.raw("weights")
+    named = sorted({spec.source for spec in params.import_weights.values() if spec.source != "random"})
+    found = [_files(f"weights {name}", layout, weights, [] if (weights / name).exists() else [name]) for name in named]
+    spec = params.body_mesh
+    genders = ["neutral"] if has_real_data(layout.raw(spec.train_dataset)) else []
+    if has_real_data(layout.raw(spec.test_dataset)):
+        genders = list(official.NAMES)
+    if genders:
+        found.append(_files("smpl", layout, layout.raw("smpl"), official.missing(layout.raw("smpl"), genders)))
+    return found
+
+
+def _files(name: str, layout: Layout, folder: Path, missing: list[str]) -> Diagnosis:
+    place = folder.relative_to(layout.root).as_posix()
+    return Diagnosis(
+        name=name,
+        state="missing" if missing else "present",
+        folder=place,
+        problems=(),
+        homepage=f"where {place}/SOURCE.md says",
+        licence="see there",
+        how="Stages that need it fail without it; nothing stands in.",
+        files=tuple(missing),
+        cells=(),
+    )
 
 
 def dependent_cells(params: Params, layout: Layout, reference: paper.Reference) -> dict[str, tuple[str, ...]]:

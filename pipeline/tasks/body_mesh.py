@@ -35,7 +35,7 @@ from models.mae import MAEEncoder
 from models.rotations import matrix_to_rotation_6d
 from pipeline import bodies as body_models
 from pipeline import run_spec
-from pipeline.bodies import BodyModel
+from pipeline.bodies import BodyModel, official
 from pipeline.layout import Layout, has_real_data
 from pipeline.loading.ahead import MAKERS
 from pipeline.metrics.joint_error import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
@@ -77,12 +77,6 @@ PICTURE_HEIGHT = 192
 TEST_BATCH = 32
 GPU_BYTES = 16 << 30
 """More than one fine-tuning should take of a GPU's memory, counted for a ViT-B with 64 images of 224 px."""
-OFFICIAL_BODIES = {
-    "neutral": ("SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
-    "male": ("SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),
-    "female": ("SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl", "basicmodel_f_lbs_10_207_0_v1.0.0.pkl"),
-}
-"""Names under which SMPL's own archives, and the usual renaming, hold the three bodies (data/raw/smpl)."""
 
 
 class BodyMeshNetwork(nn.Module):
@@ -199,6 +193,8 @@ def basis_of(init: str, params: Params, layout: Layout) -> Basis:
         raise ParamsError(f"no weights of {run} after {step!r} steps are declared; {there}")
     crops = crops_files(params, layout)
     inputs = [*map(layout.records, crops), *crops.values(), layout.smpl]
+    if any(has_real_data(layout.raw(name)) for name in crops):
+        inputs += official.files(layout.raw("smpl"))
     return Basis(
         run_spec.body_mesh_parameters(params),
         {
@@ -248,6 +244,14 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         MAX_BETA,
         labels,
     )
+    # Before the training, which nobody wants to wait for to hear of a file that is not there. The test may use other
+    # people's bodies than training: official 3DPW comes with gendered ones.
+    test_skeleton = Skeleton(load_body(layout, spec.test_dataset, "neutral"))
+    tested = read_samples(
+        layout.records(spec.test_dataset), crops[spec.test_dataset], spec.test_split, spec.max_test, test_skeleton
+    )
+    genders = sorted(set(tested.genders))
+    true_bodies = {gender: load_body(layout, spec.test_dataset, gender).to(device) for gender in genders}
     network = build_network(layout.checkpoint(init), samples.bodies, spec, seed).to(device)
     history = train(
         network,
@@ -272,13 +276,6 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         "head_width": spec.head_width,
     }
     checkpoints.save(folder, network, provenance=facts, config=config)
-    # The test may use other people's bodies than training: official 3DPW comes with gendered ones.
-    test_skeleton = Skeleton(load_body(layout, spec.test_dataset, "neutral"))
-    tested = read_samples(
-        layout.records(spec.test_dataset), crops[spec.test_dataset], spec.test_split, spec.max_test, test_skeleton
-    )
-    genders = sorted(set(tested.genders))
-    true_bodies = {gender: load_body(layout, spec.test_dataset, gender).to(device) for gender in genders}
     body = body.to(device)
     with full_float32():
         values = evaluate(network, tested, body, true_bodies, spec.input_size)
@@ -370,18 +367,19 @@ def build_network(checkpoint: Path, bodies: Bodies, spec: BodyMesh, seed: int) -
 def load_body(layout: Layout, dataset: str, gender: str) -> BodyModel:
     """The body that a dataset's parameters belong to: the open one for a stand-in, official SMPL for real data.
 
-    Raises ParamsError when the dataset is real and the official body is not in data/raw/smpl.
+    Raises ParamsError when the dataset is real and the official body, or what its joints are measured by, is not in
+    data/raw/smpl.
     """
     if not has_real_data(layout.raw(dataset)):
         return body_models.load(layout.smpl)
-    folder = layout.raw("smpl")
-    for name in OFFICIAL_BODIES[gender]:
-        if (folder / name).is_file():
-            return body_models.load(folder / name)
-    raise ParamsError(
-        f"{dataset} is real data, so its parameters are of the official {gender} SMPL body, of which there is none in "
-        f"{folder}: put {' or '.join(OFFICIAL_BODIES[gender])} and J_regressor_h36m.npy there"
-    )
+    if lacking := official.missing(layout.raw("smpl"), [gender]):
+        raise ParamsError(
+            f"{dataset} is real data, so its parameters are of the official {gender} SMPL body; put "
+            f"{' and '.join(lacking)} into {layout.raw('smpl')}, as SOURCE.md there says"
+        )
+    path = official.find(layout.raw("smpl"), gender)
+    assert path is not None
+    return body_models.load(path)
 
 
 @torch.no_grad()

@@ -44,6 +44,25 @@ def test_cells_rest_on_what_their_run_was_trained_and_tested_with(found: dict[st
     assert cells["habitat"]["Figure 3(a)"] == cells["habitat"]["Table 1(c)"] == "2 cells"
 
 
+def test_files_that_nothing_stands_in_for_are_listed_where_the_scale_needs_them(tmp_path: Path) -> None:
+    params = run_spec.load(PROJECT / "params.yaml")
+    layout = replace(Layout(params.scale), root=tmp_path)
+    assert doctor.diagnose_files(params, layout) == []
+    (layout.raw("3dpw") / "imageFiles").mkdir(parents=True)
+    layout.raw("smpl").mkdir()
+    (layout.raw("smpl") / "SMPL_NEUTRAL.pkl").touch()
+    (bodies,) = doctor.diagnose_files(params, layout)
+    assert (bodies.name, bodies.state) == ("smpl", "missing")
+    assert [file.split(" or ")[0] for file in bodies.files] == [
+        "SMPL_MALE.pkl",
+        "SMPL_FEMALE.pkl",
+        "J_regressor_h36m.npy",
+    ]
+    paper_scale = run_spec.load(PROJECT / "scales/paper/params.yaml")
+    states = {item.name: item.state for item in doctor.diagnose_files(paper_scale, layout)}
+    assert states["weights CroCo.pth"] == states["weights mae_pretrain_vit_base.pth"] == "missing"
+
+
 def test_the_machine_of_these_tests_can_render() -> None:
     checks = {
         check.name: check for check in doctor.check_machine(run_spec.load(PROJECT / "params.yaml"), Layout("mini"))

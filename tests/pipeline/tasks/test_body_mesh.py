@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -290,13 +291,50 @@ def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
         assert all(layout.metrics("body_mesh", f"random/{seed}").is_file() for seed in (11, 12))
 
 
-def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(layout: Layout) -> None:
-    real = layout.raw("3dpw")
-    real.mkdir(parents=True)
-    (real / "imageFiles").mkdir()
-    try:
-        with pytest.raises(ParamsError, match=r"official female SMPL body.*SMPL_FEMALE\.pkl"):
-            body_of(layout, "3dpw", "female")
-    finally:
-        (real / "imageFiles").rmdir()
-        real.rmdir()
+@pytest.fixture
+def real_3dpw(layout: Layout) -> Iterator[Path]:
+    """3DPW is real all of a sudden; the folder for its official bodies, empty."""
+    folders = layout.raw("3dpw") / "imageFiles", layout.raw("smpl")
+    for folder in folders:
+        folder.mkdir(parents=True)
+    yield folders[1]
+    for folder in (layout.raw("3dpw"), layout.raw("smpl")):
+        shutil.rmtree(folder)
+
+
+def write_official(folder: Path, layout: Layout) -> None:
+    """The toy body as an archive has them, the joints of Human3.6M apart."""
+    with np.load(layout.smpl) as arrays:
+        body = dict(arrays)
+    np.save(folder / "J_regressor_h36m.npy", body.pop("h36m_regressor"))
+    for name in ("SMPL_NEUTRAL.pkl", "SMPL_MALE.pkl", "basicModel_f_lbs_10_207_0_v1.0.0.pkl"):
+        (folder / name).write_bytes(pickle.dumps(body))
+
+
+def test_real_data_without_the_official_body_is_an_error_that_says_where_to_put_it(
+    layout: Layout, real_3dpw: Path
+) -> None:
+    with pytest.raises(ParamsError, match=r"official female SMPL body; put SMPL_FEMALE\.pkl or .* and J_regre"):
+        body_of(layout, "3dpw", "female")
+    write_official(real_3dpw, layout)
+    assert body_of(layout, "3dpw", "female").h36m_regressor is not None
+    (real_3dpw / "J_regressor_h36m.npy").unlink()
+    params, _ = small_params(layout.root, **SMALL)
+    with pytest.raises(ParamsError, match=r"official neutral SMPL body; put J_regressor_h36m\.npy into .*SOURCE"):
+        body_mesh("random", 21, params, layout)
+    assert not list(layout.scratch("body_mesh", "random-21-*").parent.glob("body_mesh-random-21-*/step-*"))
+
+
+def test_other_official_files_are_another_measurement(layout: Layout, real_3dpw: Path) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    write_official(real_3dpw, layout)
+
+    def error() -> float:
+        body_mesh("random", 22, params, layout)
+        return read_file(layout.metrics("body_mesh", "random/22"), "test").values["mpjpe"].value
+
+    first = error()
+    assert error() == first
+    joints = real_3dpw / "J_regressor_h36m.npy"
+    np.save(joints, np.roll(np.load(joints), 1, axis=0))
+    assert error() != pytest.approx(first, rel=1e-3)

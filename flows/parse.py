@@ -49,6 +49,7 @@ class Job:
     name: str
     records: pa.Table
     cutting: parsing.Cutting
+    layout: Layout
     out: Path
     scratch: Path
 
@@ -85,7 +86,9 @@ def join_shards(parts: list[Path], job: Job) -> dict[str, int]:
     """One crops file in the order of the records."""
     names = job.records["frame_id"].to_pylist()
     summary = parsing.merge_shards(names, parts, job.out, job.cutting.size)
-    shutil.rmtree(job.scratch, ignore_errors=True)
+    # With them those that other records, settings or code have left.
+    for scratch in job.layout.scratches(f"parse-{job.name}"):
+        shutil.rmtree(scratch, ignore_errors=True)
     return dataclasses.asdict(summary)
 
 
@@ -147,7 +150,7 @@ def _job(dataset: str | None, folder: str | None, params: Params) -> Job:
     records = parsing.to_cut(layout.records(name))
     cutting = parsing.Cutting(root, params.crops.size, scale, source, _parser(params) if source == "pgn" else None)
     scratch = layout.scratch(f"parse-{name}", parsing.content_fingerprint(records, cutting))
-    return Job(name, records, cutting, layout.crops(pool, name), scratch)
+    return Job(name, records, cutting, layout, layout.crops(pool, name), scratch)
 
 
 def _parser(params: Params) -> silhouettes.Parser:

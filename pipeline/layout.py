@@ -6,6 +6,7 @@ Every path a stage writes contains the scale, so that the outputs of `mini`, `gp
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,11 @@ class Layout:
     def scratch(self, stage: str, key: str) -> Path:
         """Resumable state of an unfinished run; `key` hashes what the run depends on."""
         return self.root / ".scratch" / self.scale / f"{stage}-{key}"
+
+    def scratches(self, stage: str) -> list[Path]:
+        """All there are of a stage, whatever their keys (16 hex digits)."""
+        folders = sorted((self.root / ".scratch" / self.scale).glob(f"{stage}-*"))
+        return [path for path in folders if re.fullmatch(re.escape(stage) + "-[0-9a-f]{16}", path.name)]
 
 
 def has_real_data(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import pipeline.crops
+from pipeline import code
 from pipeline.crops import Crop, CropStore, Square, crop, crop_mask, encode_jpeg, write_crops
 from pipeline.datasets.quarantine import Entry, Quarantine
 from pipeline.frames import FrameError, Pixels, read_image, read_mask, stream_video
@@ -40,6 +41,16 @@ SHARD_RECORDS = 128
 OPEN_SHARDS = 64
 """At a time, while they are joined: records of one shard lie close together in the manifest."""
 PARSER_BATCH = 32
+
+CODE = (
+    "models/pgn.py",
+    "models/tensorflow_like.py",
+    "pipeline/crops.py",
+    "pipeline/frames.py",
+    "pipeline/parsing.py",
+    "pipeline/silhouettes.py",
+)
+"""What shards hang on, beside records, images and how they are cut."""
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all)."""
@@ -142,7 +153,7 @@ def content_fingerprint(records: pa.Table, cutting: Cutting) -> str:
     files = [path for name in ("image", "silhouette") for path in records[name].unique().drop_null().to_pylist()]
     for path in files:
         digest.update(f"{path} {_stat(cutting.root / path)}\n".encode())
-    return fingerprint(cutting.fingerprint, SHARD_RECORDS, digest.hexdigest())
+    return fingerprint(cutting.fingerprint, SHARD_RECORDS, digest.hexdigest(), code.hashes(CODE))
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

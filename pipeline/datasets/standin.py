@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pipeline import code
 from pipeline.datasets import get
 from pipeline.datasets.base import mark_standin, one_thread
 from pipeline.datasets.coco import DATASET as COCO
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with (shards done, shards in all)."""
 
+CODE = ("pipeline/bodies", "pipeline/datasets", "pipeline/frames.py", "pipeline/motions", "pipeline/rendering")
+"""What shards hang on, beside parameters and inputs."""
 LOADED = (__name__, "torch", "smplx")
 """Modules that take long to load; each process that renders needs them."""
 
@@ -83,7 +86,9 @@ class Job:
         mark_standin(aside, self.dataset)
         shutil.rmtree(target, ignore_errors=True)
         aside.replace(target)
-        shutil.rmtree(self.scratch)
+        # With them those that other parameters, inputs or code have left.
+        for scratch in self.layout.scratches(f"standin-{self.dataset}"):
+            shutil.rmtree(scratch)
         return target
 
 
@@ -95,7 +100,7 @@ def plan(dataset: str, layout: Layout, params: Params) -> Job:
         raise ValueError(f"{dataset}: scale {params.scale} has no stand-in (params: datasets.{dataset}.standin)")
     sizes = dict(section.standin)
     shards = tuple(module.shards(module.sizes(sizes)))
-    key = fingerprint(dataset, section.standin_seed, sizes, _inputs(dataset, layout))
+    key = fingerprint(dataset, section.standin_seed, sizes, _inputs(dataset, layout), code.hashes(CODE))
     return Job(dataset, layout, section.standin_seed, sizes, layout.scratch(f"standin-{dataset}", key), shards)
 
 

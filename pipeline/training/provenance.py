@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from models import checkpoints
+from pipeline import code
 from pipeline.layout import PROJECT, Layout
 
 _SAMPLED = 1 << 20
@@ -92,9 +93,7 @@ def code_fingerprints(*further: str) -> dict[str, str]:
     Args:
         further: modules and folders of the training at hand, beside what every training computes with.
     """
-    places = [PROJECT / name for name in (*_TRAINING, *further)]
-    modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
-    hashes = {_relative(path): hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in modules}
+    hashes = code.hashes((*_TRAINING, *further))
     return {"torch": torch.__version__, **{name: hashes[name] for name in hashes if name not in _FORMATS}}
 
 

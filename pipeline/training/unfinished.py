@@ -7,7 +7,6 @@ state made from something else, somebody changed that in mid-course, and only th
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -66,9 +65,7 @@ def refuse_others(layout: Layout, stage: str, names: Sequence[str], basis: Basis
     for name in names:
         scratch = scratch_of(layout, stage, name, basis)
         if not steps_done(scratch):
-            of_name = re.compile(re.escape(f"{stage}-{_title(name)}-") + "[0-9a-f]{16}")
-            folders = [path for path in sorted(scratch.parent.glob(f"{stage}-*")) if of_name.fullmatch(path.name)]
-            others += [folder for folder in folders if steps_done(folder)]
+            others += [folder for folder in layout.scratches(f"{stage}-{_title(name)}") if steps_done(folder)]
     if others:
         raise TrainingError(_refusal(others, basis))
 

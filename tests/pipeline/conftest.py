@@ -1,6 +1,10 @@
-"""The open body, built once for every room of tests that draws or moves people."""
+"""What every room of these tests may use: the open body, built once, and other code."""
 
 from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from pipeline.bodies.anny_source import AnnySource
 from pipeline.bodies.build_body import build_body
 from pipeline.bodies.build_hand import build_hand
+from pipeline.layout import PROJECT
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +31,18 @@ def hand_arrays(source: AnnySource) -> dict[str, np.ndarray]:
     """The hand of the same few people."""
     rng = np.random.default_rng(0)
     return build_hand(source, source.sample_adults(60, rng), rng)
+
+
+@pytest.fixture
+def other_code(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a copy of the project's modules in which one is another; returns its folder."""
+
+    def copy(module: str) -> Path:
+        project = tmp_path / "other_code"
+        for name in ("models", "pipeline"):
+            shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        with (project / module).open("a") as file:
+            file.write("# another\n")
+        return project
+
+    return copy

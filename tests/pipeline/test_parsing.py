@@ -6,7 +6,7 @@ import dataclasses
 import json
 import resource
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -149,7 +149,9 @@ def test_other_sizes_never_go_on_from_old_shards(world: Path, tmp_path: Path) ->
     assert CropStore(tmp_path / "d.arrow").image(0).shape == (64, 64, 3)
 
 
-def test_another_box_or_mask_is_not_cut_as_before(world: Path, tmp_path: Path) -> None:
+def test_another_box_mask_or_code_is_not_cut_as_before(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_code: Callable[[str], Path]
+) -> None:
     """Records keep their ids when annotations are corrected between a run that was stopped and the next."""
     cutting = Cutting(world, SIZE, 1.0, "dataset")
 
@@ -163,6 +165,8 @@ def test_another_box_or_mask_is_not_cut_as_before(world: Path, tmp_path: Path) -
     assert len({before, masked, known(box=(8.0, 8.0, 30.0, 30.0)), known(width=65), known(image="2.png")}) == 5
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(world / "mask.png")
     assert known(silhouette="mask.png") != masked
+    monkeypatch.setattr("pipeline.code.PROJECT", other_code("pipeline/crops.py"))
+    assert known() != before
 
 
 def test_more_shards_than_a_process_may_hold_open_are_joined(world: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,24 @@ def test_a_stopped_job_goes_on_with_the_shards_that_are_missing(layout: Layout, 
     assert (again.scratch / "0000/train2017/000000000001.jpg").stat().st_mtime_ns == stamp
 
 
-def test_other_parameters_do_not_resume_a_job(layout: Layout, params: Params) -> None:
+def test_other_parameters_or_code_do_not_resume_a_job_and_what_it_left_goes_with_the_next(
+    layout: Layout, params: Params, monkeypatch: pytest.MonkeyPatch, other_code: Callable[[str], Path]
+) -> None:
     job = standin.plan("coco", layout, params)
+    job.write("0000")
     section = params.datasets["coco"].model_copy(update={"standin_seed": 5})
     other = params.model_copy(update={"datasets": {"coco": section}})
     assert standin.plan("coco", layout, other).scratch != job.scratch
+    monkeypatch.setattr("pipeline.code.PROJECT", other_code("pipeline/rendering/backgrounds.py"))
+    again = standin.plan("coco", layout, params)
+    assert again.missing() == ["0000"]
+    of_others = layout.scratch("standin-coco_part_eft", "0123456789abcdef")
+    of_others.mkdir(parents=True)
+    again.write("0000")
+    again.assemble()
+    assert not job.scratch.exists()
+    assert not again.scratch.exists()
+    assert of_others.is_dir()
 
 
 def test_a_stand_in_without_its_world_says_what_makes_it(params: Params, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ VERSION = "2.0"
 JPEG_QUALITY = 95
 BATCH_ROWS = 128
 """Rows per record batch: the batch of row r is r // BATCH_ROWS."""
+MAX_SAMPLED = 2**14
+"""Samples along a side, at most: 0.8 GB of colours. OpenCV takes no image of twice as many."""
 SILHOUETTE_SOURCES = ("dataset", "pgn")
 _FRAMES_BYTES = 16
 
@@ -72,9 +74,10 @@ class Square:
 def crop(image: Pixels, square: Square, size: int) -> Pixels:
     """Cut a square out of an image (H, W, 3) and resize it to (size, size, 3); outside is black.
 
-    Shrinking is anti-aliased: sampled at the density of the source, then averaged over areas.
+    Shrinking is anti-aliased: sampled at the density of the source, as far as MAX_SAMPLED allows, then
+    averaged over areas.
     """
-    over = max(1, int(np.ceil(square.side / size)))
+    over = max(1, int(np.ceil(min(square.side, MAX_SAMPLED) / size)))
     fine = _warp(image, square, size * over, cv2.INTER_LINEAR)
     if over > 1:
         fine = np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), np.uint8)

@@ -41,6 +41,9 @@ SHARD_RECORDS = 128
 OPEN_SHARDS = 64
 """At a time, while they are joined: records of one shard lie close together in the manifest."""
 PARSER_BATCH = 32
+MAX_SQUARE = 8
+"""Longer sides of the image that the square about a box has at most. Beyond, all of the image would lie in an eighth
+of the crop's width, at 224 px in two by two patches: nothing of the person could be made out."""
 
 CODE = (
     "models/pgn.py",
@@ -251,6 +254,10 @@ def _cut(records: pa.Table, cutting: Cutting, quarantine: Quarantine) -> Iterato
                     if pixels.shape[:2] != (row["height"], row["width"]):
                         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
                         quarantine.add(name, f"the image is {found}, its record says {row['width']}x{row['height']}")
+                        continue
+                    if (side := cutting.scale * max(row["box"][2:])) > MAX_SQUARE * max(pixels.shape[:2]):
+                        found = f"its square has {side:g} px, the image {pixels.shape[1]}x{pixels.shape[0]}"
+                        quarantine.add(name, f"the box is far larger than the image: {found}; correct the box")
                         continue
                     square = Square.around(tuple(row["box"]), cutting.scale)
                     mask = _dataset_mask(row, square, cutting, quarantine) if cutting.silhouettes == "dataset" else None

@@ -69,6 +69,14 @@ def test_a_fine_pattern_does_not_alias() -> None:
     assert small.std() < 12 and abs(small.mean() - 127.5) < 3
 
 
+def test_a_square_larger_than_opencv_takes_is_sampled_less_densely(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((100, 100, 3), 200, np.uint8)
+    monkeypatch.setattr("pipeline.crops.MAX_SAMPLED", 2**10)  # the same with less memory
+    cut = crop(image, Square(50, 50, 40_000), 200)
+    assert cut.shape == (200, 200, 3) and 0 < cut[99:101, 99:101].mean() < 200
+    assert cut.sum() == cut[98:102, 98:102].sum()
+
+
 @settings(max_examples=40)
 @given(cx=st.floats(40, 80), cy=st.floats(40, 80), side=st.floats(30, 70))
 def test_a_bright_dot_lands_where_the_geometry_says(cx: float, cy: float, side: float) -> None:

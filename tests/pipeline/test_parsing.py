@@ -257,6 +257,19 @@ def test_what_can_not_be_read_is_listed_and_counted(world: Path, tmp_path: Path)
     assert store.frame_id(0) == records[0].frame_id
 
 
+@pytest.mark.parametrize("side", [8 * 64 + 1.0, 1e5, 1e308])
+def test_a_box_far_larger_than_the_image_is_listed_and_the_rest_goes_on(
+    world: Path, tmp_path: Path, side: float
+) -> None:
+    records = [record("0.png", 0, box=(-20.0, -20.0, 8 * 64, 9.0)), record("1.png", 1, box=(-20.0, -20.0, 9.0, side))]
+    table = table_of(records, tmp_path)
+    summary = parse(table, tmp_path / "d.arrow", tmp_path / "scratch", Cutting(world, SIZE, 1.0, "none"))
+    assert (summary.crops, summary.quarantined) == (1, 1)
+    (entry,) = json.loads(quarantine_path(tmp_path / "d.arrow").read_text())["entries"]
+    reason = f"the box is far larger than the image: its square has {side:g} px, the image 64x48; correct the box"
+    assert entry == {"file": "1.png", "reason": reason, "records": 1}
+
+
 def test_a_wrong_folder_is_an_error_that_says_so(world: Path, tmp_path: Path) -> None:
     table = table_of([record("0.png", 0)], tmp_path)
     shutil.rmtree(world)

@@ -68,22 +68,35 @@ def _open_image(path: Path) -> Image.Image:
 
 
 def video_info(path: str | Path) -> VideoInfo:
-    """Declared frames, frame rate and size of a video. FrameError when it can not be opened."""
+    """Declared frames, frame rate and size of a video. FrameError when it can not be opened.
+
+    Where the container states no duration, as what browsers record, all frames are decoded and counted.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise FrameError(f"{path}: no such video")
-    capture = cv2.VideoCapture(str(path))
+    capture, first = _open_video(path)
     try:
-        decoded, first = capture.read()
-        if not decoded:
-            raise FrameError(f"{path}: not a readable video (no frame could be decoded)")
-        frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if frames < 1:
+            frames = 1
+            while capture.grab():
+                frames += 1
         fps = capture.get(cv2.CAP_PROP_FPS)
         if not np.isfinite(fps) or fps <= 0:
             raise FrameError(f"{path}: the video declares no frame rate")
     finally:
         capture.release()
     return VideoInfo(frames=frames, fps=float(fps), width=first.shape[1], height=first.shape[0])
+
+
+def _open_video(path: Path) -> tuple[cv2.VideoCapture, NDArray]:
+    """OpenCV's reader of a video, to be released, and the frame (H, W, 3) that it has read already."""
+    if not path.is_file():
+        raise FrameError(f"{path}: no such video")
+    capture = cv2.VideoCapture(str(path))
+    decoded, first = capture.read()
+    if not decoded:
+        raise FrameError(f"{path}: not a readable video (no frame could be decoded)")
+    return capture, first
 
 
 def read_video_frames(path: str | Path, indices: Sequence[int]) -> Pixels:
@@ -109,8 +122,9 @@ def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int
     wanted = sorted(set(map(int, indices)))
     if wanted and wanted[0] < 0:
         raise ValueError(f"{path}: frame index {wanted[0]} is negative")
-    info = video_info(path)
-    batch = max(1, BATCH_BYTES // (info.width * info.height * 3))
+    capture, first = _open_video(path)
+    capture.release()
+    batch = max(1, BATCH_BYTES // first.nbytes)
     done = -1
     try:
         # One thread: the steps run in several processes, and order then is the same everywhere.

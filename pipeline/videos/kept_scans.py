@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline import frames
 from pipeline.frames import VideoInfo
 from pipeline.run_spec import fingerprint
 from pipeline.videos.boxes_files import boxes_file
@@ -54,5 +55,6 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 @cache
 def _code() -> str:
-    """Other code may find other persons."""
-    return fingerprint(*[path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))])
+    """Other code may find other persons, or other frames."""
+    modules = [*sorted(Path(__file__).parent.glob("*.py")), Path(frames.__file__)]
+    return fingerprint(*[path.read_text() for path in modules])

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.frames import FrameError, read_image, read_mask, read_video_frames, stream_video, video_info
+from tests.pipeline.videos.moving_figure import without_duration
 
 BITS = 8
 
@@ -62,6 +63,14 @@ def test_streaming_in_small_batches_loses_nothing(coded: Path, monkeypatch: pyte
 def test_video_info_tells_size_rate_and_length(coded: Path) -> None:
     info = video_info(coded)
     assert (info.frames, info.fps, info.width, info.height) == (90, 25.0, 96, 64)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "VP80"), ("a.mkv", "mp4v")])
+def test_the_frames_of_a_video_that_states_no_duration_are_counted(tmp_path: Path, name: str, codec: str) -> None:
+    path = without_duration(write_coded_video(tmp_path / name, frames=40, codec=codec))
+    info = video_info(path)
+    assert (info.frames, info.fps, info.width, info.height) == (40, 25.0, 96, 64)
+    assert [number_in(frame) for frame in read_video_frames(path, range(40))] == list(range(40))
 
 
 def test_a_truncated_video_gives_the_frames_before_the_cut(tmp_path: Path) -> None:

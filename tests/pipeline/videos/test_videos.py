@@ -15,7 +15,7 @@ from pipeline.frames import read_video_frames, video_info
 from pipeline.manifests import read_pairs, read_records, to_records
 from pipeline.records import FrameRecord
 from pipeline.run_spec import Crops, Pairs
-from pipeline.videos import find_videos, pair_videos, parse_videos, read_videos
+from pipeline.videos import find_videos, kept_scans, pair_videos, parse_videos, read_videos
 from pipeline.videos.boxes_files import read_boxes
 from pipeline.videos.detection import Detection, moving_persons
 from pipeline.videos.kept_scans import kept_scan
@@ -23,7 +23,7 @@ from pipeline.videos.motion import MotionMeter, Small, camera_motion
 from pipeline.videos.people import PeopleFinder, join
 from pipeline.videos.settings import VideoSettings
 from pipeline.videos.tracking import Demand, link, overlaps, settle
-from tests.pipeline.videos.moving_figure import FPS, background, walk, write_video
+from tests.pipeline.videos.moving_figure import FPS, background, walk, without_duration, write_video
 
 PROJECT = Path(__file__).resolve().parents[3]
 CROPS = Crops(size=80, scale=1.2)
@@ -69,6 +69,13 @@ def test_a_moving_person_is_followed_whether_the_camera_rests_or_turns(
         # The centre of the person lies in the box, and the box is about the person.
         assert left < x + w / 2 < left + width and top < y + h / 2 < top + height
         assert 0.7 * h < height < 2.0 * h
+
+
+def test_a_person_is_followed_to_the_end_of_a_video_that_states_no_duration(tmp_path: Path) -> None:
+    without_duration(write_video(tmp_path / "recorded.mkv", walk(1, 4.0)[0]))
+    records, quarantine = records_of(tmp_path)
+    assert len(records) >= 0.7 * 4.0 * 5 and not quarantine.entries
+    assert max(record.video_frame or 0 for record in records) > 3.5 * FPS
 
 
 def test_a_scene_at_rest_holds_nobody(tmp_path: Path) -> None:
@@ -254,6 +261,13 @@ def test_a_video_is_looked_at_once_until_it_or_the_settings_change(
     kept.write_text(kept.read_text()[:100])
     kept_scan(video, 5.0, VideoSettings(min_height=0.3, min_seconds=1.5), tmp_path / "scans")
     assert len(looked) == 3
+
+
+def test_other_code_that_decodes_looks_at_videos_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kept_scans._code()
+    (tmp_path / "frames.py").write_text("decodes more")
+    monkeypatch.setattr("pipeline.frames.__file__", str(tmp_path / "frames.py"))
+    assert kept_scans._code.__wrapped__() != before
 
 
 def test_the_command_line_writes_everything_and_reports_errors_plainly(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def _open_video(path: Path) -> tuple[cv2.VideoCapture, NDArray]:
     """OpenCV's reader of a video, to be released, and the frame (H, W, 3) that it has read already."""
     if not path.is_file():
         raise FrameError(f"{path}: no such video")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        # OpenCV would end the process.
+        raise FrameError(f"{path}: its name, or that of a folder it lies in, is not UTF-8; rename it") from error
     capture = cv2.VideoCapture(str(path))
     decoded, first = capture.read()
     if not decoded:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from PIL import Image
 from pipeline.frames import FrameError, read_image, read_mask, read_video_frames, stream_video, video_info
 from tests.pipeline.videos.moving_figure import without_duration
 
+PROJECT = Path(__file__).resolve().parents[2]
 BITS = 8
 
 
@@ -95,6 +99,23 @@ def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(FrameError, match=r"fake\.mp4: not a readable video"):
         video_info(path)
+
+
+def test_a_video_whose_name_is_not_utf8_is_to_be_renamed(coded: Path, tmp_path: Path) -> None:
+    """In a process of its own: OpenCV would end it with a signal."""
+    path = os.fsencode(tmp_path) + b"/r\xe4ume.mp4"
+    os.link(coded, path)
+    says = "import sys; from pipeline.frames import video_info; video_info(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", says, path], capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert done.returncode == 1
+    assert "FrameError" in done.stderr and "is not UTF-8; rename it" in done.stderr
+
+
+def test_an_image_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/r\xe4ume.png")
+    (tmp_path / "a.png").rename(path)
+    assert read_image(path).shape == (2, 3, 3)
 
 
 def test_images_come_back_as_rgb(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str
     folder = tmp_path / f"own_videos_{os.getpid()}"  # names the folder of the project it goes to
     write_video(folder / "walk.avi", walk(3, 4.0)[0])
     (folder / "text.mp4").write_text("not a video")
+    (folder / os.fsdecode(b"r\xe4ume.mp4")).write_text("its name is not UTF-8")
     params = run_spec.load(PROJECT / "params.yaml")
     checkpoints.save(tmp_path / "croco_body", catalog.create(params.pretrain["croco_body"].network), provenance={})
     command = [sys.executable, "-m", "flows.pair", "--videos", str(folder)]
@@ -35,7 +36,7 @@ def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str
         records, pairs = read_records(layout.records(NAME)), read_pairs(layout.pairs("body", NAME))
         assert set(records["image"].to_pylist()) == {"walk.avi"} and pairs.num_rows > 10
         listed = json.loads(layout.records(NAME).with_suffix(".quarantine.json").read_text())["entries"]
-        assert [entry["file"] for entry in listed] == ["text.mp4"]
+        assert [entry["file"] for entry in listed] == [os.fsdecode(b"r\xe4ume.mp4"), "text.mp4"]
         drawn = {path.name for path in layout.pictures("pair", NAME).iterdir()}
         assert drawn == {"tracks.png", "pairs.png", "completions.png", "completions.json"}
         url = json.loads((Path(server["PREFECT_HOME"]) / "server.json").read_text())["url"]

@@ -33,9 +33,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def download(dataset: DatasetName) -> list[str]:
     """Fetch what can be had of a dataset without an account; returns what is wrong with its folder then."""
     source, folder = datasets.get(dataset).source, PROJECT / "data" / "raw" / dataset
-    files = downloading.open_files(source)
-    if not files:
-        raise ValueError(f"{dataset}: nothing of it can be fetched without an account. {source.how} {source.homepage}")
+    files = downloading.open_files(source, dataset)
     for file in files:
         archive = fetch(file, folder)
         if file.unpack_to is not None:

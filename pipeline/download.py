@@ -17,13 +17,15 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.source import Source, SourceFile
+from pipeline.datasets.source import Access, Source, SourceFile
 
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 SIZE_TOLERANCE = 0.2
 """A file whose size differs by more than this share from the known one is not the file."""
+NOTHING_FOLLOWS = 416
+"""What a server answers who is asked for bytes behind the end of a file."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes there, bytes in all; 0 when the server does not say)."""
@@ -33,9 +35,20 @@ class DownloadError(ValueError):
     """A file can not be had, or is not what it should be; the message names file and address."""
 
 
-def open_files(source: Source) -> tuple[SourceFile, ...]:
-    """Files of a dataset that can be fetched without an account."""
-    return tuple(file for file in source.files if file.url is not None)
+BY_HAND: dict[Access, str] = {
+    "anonymous": "no account is needed, but its files are to be fetched by hand",
+    "form": "its owner asks for a form or an account first",
+    "generated": "it is rendered, and lies nowhere to be fetched",
+}
+"""Why nothing of a dataset can be fetched."""
+
+
+def open_files(source: Source, dataset: str) -> tuple[SourceFile, ...]:
+    """Files of a dataset that can be fetched without an account; DownloadError that says what to do if none can."""
+    files = tuple(file for file in source.files if file.url is not None)
+    if not files:
+        raise DownloadError(f"{dataset}: {BY_HAND[source.access]}. {source.how} {source.homepage}")
+    return files
 
 
 def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> Path:
@@ -68,7 +81,12 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
                     if progress:
                         progress(done, total)
     except (urllib.error.URLError, HTTPException, OSError) as error:
-        raise DownloadError(f"{file.name}: {file.url} does not answer as expected ({error}); try again") from error
+        if not (there and isinstance(error, urllib.error.HTTPError) and error.code == NOTHING_FOLLOWS):
+            raise DownloadError(f"{file.name}: {file.url} does not answer as expected ({error}); try again") from error
+        if error.headers.get("Content-Range") != f"bytes */{there}":  # the end of another file, or it does not say
+            part.unlink()
+            return fetch(file, folder, progress)
+        done = total = there
     if total and done != total:
         raise DownloadError(f"{file.name}: {done} of {total} bytes came from {file.url}; try again")
     if file.megabytes and abs(done / 1e6 - file.megabytes) > SIZE_TOLERANCE * file.megabytes + 1:

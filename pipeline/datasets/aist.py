@@ -73,14 +73,15 @@ class Aist(Dataset):
         licence="videos: terms of use at aistdancedb.ongaaccel.jp; annotations: see the homepage",
         access="form",
         how=(
-            "Accept the terms of the AIST Dance DB, download videos into videos/ (names: video_list.txt); "
+            "Accept the terms of the AIST Dance DB, download videos into videos/, each from "
+            "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M/<name>.mp4 (names: "
+            "https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt); "
             "download fullset.zip with a Google account and unpack it here."
         ),
         files=(
-            SourceFile(
-                name="video_list.txt", url="https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"
-            ),
-            SourceFile(name="videos/<name>.mp4", url="https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M/<name>.mp4"),
+            # Without an address: fetched by itself, the list would be taken for the real data.
+            SourceFile(name="video_list.txt"),
+            SourceFile(name="videos/<name>.mp4"),
             SourceFile(name="fullset.zip", unpack_to="."),
         ),
         layout=(

@@ -19,7 +19,7 @@ class SourceFile:
 
     name: str
     url: str | None = None
-    """Address that answers without an account; None = behind a form or a login."""
+    """Address of the file that answers without an account; None = the user's to fetch, as `Source.how` says."""
     unpack_to: str | None = None
     """Folder below `data/raw/<dataset>` the archive is unpacked in; None = not an archive."""
     megabytes: int | None = None

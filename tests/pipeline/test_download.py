@@ -13,19 +13,26 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import datasets
 from pipeline.datasets import SourceFile
-from pipeline.download import DownloadError, fetch, unpack
+from pipeline.download import DownloadError, fetch, open_files, unpack
 
 CONTENT = bytes(range(256)) * 5000
 
 
 class Host(BaseHTTPRequestHandler):
-    """Gives CONTENT, from where a Range header asks; `/broken` promises more than it gives."""
+    """CONTENT, from where a Range header asks; `/broken` promises more than it gives, `/silent` hides its size."""
 
     def do_GET(self) -> None:
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         self.server.starts.append(start)  # type: ignore[attr-defined]
         body = CONTENT[start:]
+        if not body:
+            self.send_response(416)
+            if self.path != "/silent":
+                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -67,6 +74,23 @@ def test_an_unfinished_download_is_not_taken_for_real_data(host: ThreadingHTTPSe
     assert list((tmp_path / "coco").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "there", "starts"),
+    [
+        ("whole", CONTENT, [len(CONTENT)]),
+        ("whole", bytes(len(CONTENT) + 1), [len(CONTENT) + 1, 0]),
+        ("silent", CONTENT, [len(CONTENT), 0]),
+    ],
+)
+def test_a_download_that_was_stopped_at_its_end_is_taken_or_begun_afresh(
+    path: str, there: bytes, starts: list[int], host: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    (tmp_path / ".coco.a.bin.part").write_bytes(there)
+    assert fetch(source(host, path), tmp_path / "coco").read_bytes() == CONTENT
+    assert host.starts == starts  # type: ignore[attr-defined]
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["coco", "a.bin"]
+
+
 def test_a_page_in_place_of_the_file_is_refused(host: ThreadingHTTPServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="gave 1 MB, expected about 500 MB"):
         fetch(source(host, megabytes=500), tmp_path)
@@ -75,6 +99,27 @@ def test_a_page_in_place_of_the_file_is_refused(host: ThreadingHTTPServer, tmp_p
 def test_a_file_behind_a_form_says_where_to_read_on(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"only its owner hands it out; see .*SOURCE.md"):
         fetch(SourceFile(name="a.bin"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        ("aist", r"aist: its owner asks for a form or an account first. Accept the terms .*/10M/<name>.mp4"),
+        ("interhand", r"interhand: no account is needed, but its files are to be fetched by hand. Download"),
+        ("synthetic", r"synthetic: it is rendered, and lies nowhere to be fetched. `python -m"),
+    ],
+)
+def test_a_dataset_that_can_not_be_fetched_says_why_and_what_to_do(dataset: str, says: str) -> None:
+    with pytest.raises(DownloadError, match=says):
+        open_files(datasets.get(dataset).source, dataset)
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_a_dataset_is_fetched_whole_or_not_at_all(name: str) -> None:
+    """Part of a dataset would be taken for the real data, and nothing that needs it would run."""
+    files = datasets.get(name).source.files
+    assert len({file.url is None for file in files}) <= 1
+    assert not any("<" in (file.url or "") for file in files)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -38,8 +38,7 @@ def choose_pairs(
 ) -> dict[str, int]:
     """Write the pairs manifest of one dataset."""
     progress = Progress(f"pair-{dataset}", f"pairs of {dataset}, of the most that are wanted")
-    records = manifests.read_records(layout.records(dataset))
-    store = CropStore(layout.crops(pool, dataset))
+    records, store = layout.records(dataset), CropStore(layout.crops(pool, dataset))
     counts = selection.write_selection(records, store, layout.pairs(pool, dataset), params, kinds, progress)
     progress.finish()
     return counts

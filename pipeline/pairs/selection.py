@@ -22,13 +22,16 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from pipeline.crops import CropStore
-from pipeline.manifests import write_pairs
+from pipeline.manifests import read_records, write_pairs
 from pipeline.pairs import cross_pose, cross_view
 from pipeline.pairs.candidates import Candidates
 from pipeline.run_spec import Pairs
 from pipeline.silhouettes import centre, pack, patch_mask
 
 log = logging.getLogger(__name__)
+
+COLUMNS = ["frame_id", "dataset", "split", "sequence", "subject", "camera", "frame_index", "time_s", "camera_R"]
+"""Of the records manifest: what pairs hang on. Joints and body parameters of a large dataset take gigabytes."""
 
 Kind = Literal["view", "pose"]
 Progress = Callable[[int, int], None]
@@ -48,20 +51,20 @@ class Frames:
 
 
 def write_selection(
-    records: pa.Table,
+    records: Path,
     store: CropStore,
     out: Path,
     params: Pairs,
     kinds: Sequence[Kind],
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Choose pairs and write their manifest; returns counts of what was kept and why the rest was not.
+    """Choose pairs of a records manifest and write theirs; returns counts of what was kept and why the rest was not.
 
     No records (a dataset that is not there) give no pairs. Raises ValueError with these counts when
     records give not one pair.
     """
-    rows, counts = select(records, store, params, kinds, progress)
-    if records.num_rows and not rows:
+    rows, counts = select(read_records(records, COLUMNS), store, params, kinds, progress)
+    if counts["records"] and not rows:
         raise ValueError(f"{out}: no pair of kind {' or '.join(kinds)} could be made: {counts}")
     write_pairs(rows, out, store.frames)
     log.info("%s: %s", out.name, counts)
@@ -71,7 +74,7 @@ def write_selection(
 def select(
     records: pa.Table, store: CropStore, params: Pairs, kinds: Sequence[Kind], progress: Progress | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Rows of the pairs manifest, by kind, target and reference crop; and the counts.
+    """Rows of the pairs manifest, by kind, target and reference crop; and the counts. Of the records it takes COLUMNS.
 
     The same arguments give the same rows; the choice within a sequence does not depend on
     which other sequences exist, unless the quota makes it.

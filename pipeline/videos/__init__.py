@@ -17,7 +17,7 @@ from pipeline.crops import CropStore
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.frames import FrameError
 from pipeline.layout import Layout
-from pipeline.manifests import read_records, write_records
+from pipeline.manifests import write_records
 from pipeline.pairs.selection import Kind, write_selection
 from pipeline.parsing import Cutting, parse, to_cut
 from pipeline.records import FrameRecord
@@ -191,8 +191,8 @@ def parse_videos(
 
 def pair_videos(out: Path, params: Pairs, progress: Progress | None = None) -> dict[str, int]:
     """Pairs of what `parse_videos` wrote into `out`, as pairs.parquet there; returns counts by reason."""
-    records = read_records(out / "records.parquet")
-    return write_selection(records, CropStore(out / "crops.arrow"), out / "pairs.parquet", params, KINDS, progress)
+    records, store = out / "records.parquet", CropStore(out / "crops.arrow")
+    return write_selection(records, store, out / "pairs.parquet", params, KINDS, progress)
 
 
 def completing_network(given: Path | None, params: Params) -> Path | None:

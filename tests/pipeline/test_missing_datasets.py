@@ -13,7 +13,7 @@ from pipeline.datasets.index import index
 from pipeline.layout import Layout
 from pipeline.manifests import ManifestError
 from pipeline.pairs.selection import write_selection
-from pipeline.parsing import Cutting, parse
+from pipeline.parsing import Cutting, parse, to_cut
 from pipeline.reporting.metric_table import read_file
 from pipeline.run_spec import Params
 from pipeline.tasks.body_mesh_data import read_samples
@@ -43,9 +43,9 @@ def layout(params: Params, tmp_path: Path) -> Layout:
     layout = Layout(params.scale, tmp_path)
     layout.standin(MISSING).mkdir(parents=True)  # as `flows.render` leaves it at a scale without stand-ins
     assert index(MISSING, layout, params) == {"records": 0, "quarantined": 0}
-    records, crops = manifests.read_records(layout.records(MISSING)), layout.crops("body", MISSING)
+    records, crops = layout.records(MISSING), layout.crops("body", MISSING)
     cutting = Cutting(layout.source(MISSING), params.crops.size, params.crops.scale, "none")
-    assert parse(records, crops, layout.scratch("parse", "test"), cutting).crops == 0
+    assert parse(to_cut(records), crops, layout.scratch("parse", "test"), cutting).crops == 0
     write_selection(records, CropStore(crops), layout.pairs("body", MISSING), params.pairs, ("view",))
     assert manifests.validate(layout.pairs("body", MISSING)) == "pairs"
     import_weights("random", layout, params.import_weights["random"])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.manifests import read_pairs, read_records, validate, write_records
 from pipeline.pairs import candidates as candidates_module
-from pipeline.pairs import cross_pose, cross_view
+from pipeline.pairs import cross_pose, cross_view, selection
 from pipeline.pairs.candidates import Candidates
 from pipeline.pairs.selection import select, spread, write_selection
 from pipeline.records import FrameRecord
@@ -193,13 +193,24 @@ def test_the_manifest_is_valid_and_the_same_for_the_same_seed(tmp_path: Path) ->
     table = table_of(a_capture(), tmp_path)
     store = store_of(table, tmp_path)
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        write_selection(table, store, tmp_path / f"{name}.parquet", params(seed=seed), ["view", "pose"])
+        records, out = tmp_path / "records.parquet", tmp_path / f"{name}.parquet"
+        write_selection(records, store, out, params(seed=seed), ["view", "pose"])
     contents = [(tmp_path / f"{name}.parquet").read_bytes() for name in ("one", "two", "three")]
     assert contents[0] == contents[1] != contents[2]
     assert validate(tmp_path / "one.parquet") == "pairs"
     pairs = read_pairs(tmp_path / "one.parquet")
     assert Counter(pairs["kind"].to_pylist()) == {"view": 100, "pose": 100}
     assert [store.frame_id(row) for row in pairs["target_crop"].to_pylist()] == pairs["target_frame_id"].to_pylist()
+
+
+def test_only_what_pairs_hang_on_is_read_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joints and body parameters of a large dataset take gigabytes."""
+    table, chosen_from = table_of(a_capture(), tmp_path), []
+    store, records, out = store_of(table, tmp_path), tmp_path / "records.parquet", tmp_path / "p.parquet"
+    monkeypatch.setattr(selection, "select", lambda records, *a: chosen_from.append(records) or select(records, *a))
+    write_selection(records, store, out, params(), ["view", "pose"])
+    assert chosen_from[0].column_names == selection.COLUMNS
+    assert select(table, store, params(), ["view", "pose"]) == select(chosen_from[0], store, params(), ["view", "pose"])
 
 
 def test_roles_are_random(tmp_path: Path) -> None:
@@ -270,8 +281,9 @@ def test_frames_without_crop_and_still_pictures_make_no_pair(tmp_path: Path) -> 
 
 def test_no_pair_at_all_is_an_error_that_tells_why(tmp_path: Path) -> None:
     table = table_of([record("a", "x", camera, 0, split="test") for camera in range(3)], tmp_path)
+    records, store = tmp_path / "records.parquet", store_of(table, tmp_path)
     with pytest.raises(ValueError, match=r"no pair of kind view could be made: .*'not_train': 3"):
-        write_selection(table, store_of(table, tmp_path), tmp_path / "p.parquet", params(), ["view"])
+        write_selection(records, store, tmp_path / "p.parquet", params(), ["view"])
 
 
 def test_an_input_larger_than_the_crop_is_refused(tmp_path: Path) -> None:

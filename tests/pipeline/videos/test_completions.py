@@ -15,7 +15,7 @@ from models.pgn import PGN
 from pipeline import run_spec
 from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.frames import read_image
-from pipeline.manifests import read_pairs, read_records, write_records
+from pipeline.manifests import read_pairs, write_records
 from pipeline.pairs.selection import write_selection
 from pipeline.records import FrameRecord
 from pipeline.run_spec import Params
@@ -57,8 +57,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, params: Params) -> tuple[Pat
         for record in records
     ]  # fmt: skip
     write_crops(folder / "crops.arrow", crops, size)
-    table, store = read_records(folder / "records.parquet"), CropStore(folder / "crops.arrow")
-    counts = write_selection(table, store, folder / "pairs.parquet", params.pairs, KINDS)
+    store = CropStore(folder / "crops.arrow")
+    counts = write_selection(folder / "records.parquet", store, folder / "pairs.parquet", params.pairs, KINDS)
     assert counts["pose"] > 3
     return folder / "records.parquet", folder / "crops.arrow", folder / "pairs.parquet"
 

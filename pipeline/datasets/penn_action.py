@@ -77,28 +77,21 @@ class PennAction(Dataset):
         frames = base / "frames" / path.stem
         try:
             labels = _read_labels(path)
-            images = sorted(entry.name for entry in frames.iterdir()) if frames.is_dir() else []
-            if not images:
-                raise ValueError(f"no images in {frames.relative_to(root).as_posix()}")
-            # The labels' own `dimensions` can be off by a pixel; the image is what gets cropped.
-            width, height = image_size(frames / images[0])
         except ValueError as error:
             quarantine.add(file, str(error))
             return
-        num_frames, num_boxes = len(labels["x"]), len(labels["bbox"])
-        present = set(images)
-        if extra := len(images) - num_frames:
-            quarantine.add(file, f"{len(images)} images but {num_frames} labelled frames", abs(extra))
-        for frame in range(num_frames):
-            image = f"{frame + 1:06d}.jpg"
-            if image not in present:
-                quarantine.add((frames / image).relative_to(root).as_posix(), "the image is missing")
-                continue
+        images = [f"{frame + 1:06d}.jpg" for frame in range(len(labels["x"]))]
+        if extra := {entry.name for entry in frames.glob("[0-9]*.jpg")} - set(images):
+            quarantine.add(file, "images without labels", len(extra))
+        for frame, name in enumerate(images):
+            image = (frames / name).relative_to(root).as_posix()
             # A few videos have one row of boxes less than frames; the last box stays valid.
-            x0, y0, x1, y1 = labels["bbox"][min(frame, num_boxes - 1)]
+            x0, y0, x1, y1 = labels["bbox"][min(frame, len(labels["bbox"]) - 1)]
             visible = labels["visibility"][frame] > 0
             points = np.stack([labels["x"][frame], labels["y"][frame]], axis=1)
             try:
+                # The labels' own `dimensions` can be off by a pixel; the image is what gets cropped.
+                width, height = image_size(root / image)
                 yield FrameRecord(
                     dataset=self.name,
                     split=SPLITS[labels["train"]],
@@ -106,7 +99,7 @@ class PennAction(Dataset):
                     subject="0",
                     camera="0",
                     frame_index=frame,
-                    image=(frames / image).relative_to(root).as_posix(),
+                    image=image,
                     width=width,
                     height=height,
                     box=(float(x0), float(y0), float(x1 - x0), float(y1 - y0)),
@@ -116,7 +109,7 @@ class PennAction(Dataset):
                     label=labels["action"],
                 )
             except ValueError as error:
-                quarantine.add(file, f"frame {frame}: {error}")
+                quarantine.add(image, str(error))
 
     def shards(self, sizes: Sizes) -> list[str]:
         return [f"{number:04d}" for number in range(1, sizes.videos + 1)]

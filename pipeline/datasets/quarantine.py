@@ -15,10 +15,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing left out: the file relative to the dataset's folder, and why."""
+    """One thing left out, and why."""
 
     file: str
+    """Relative to the dataset's folder; which part of it behind a `#`, where there are several."""
     reason: str
+    """The same words for every fault of one kind, whichever record has it: reports count by them."""
     records: int = 1
     """How many records it would have given, 1 when unknown."""
 

@@ -88,41 +88,26 @@ class ThreeDPW(Dataset):
             content = load_arrays(path)
             if not isinstance(content, dict) or (missing := [key for key in _KEYS if key not in content]):
                 raise ValueError(f"no {', '.join(missing)} in it" if isinstance(content, dict) else "not a dict")
-            frames = root / "imageFiles" / path.stem
-            present = {entry.name for entry in frames.iterdir()} if frames.is_dir() else set()
-            if not present:
-                raise ValueError(f"no images in imageFiles/{path.stem}")
-            width, height = image_size(frames / min(present))
         except ValueError as error:
             quarantine.add(file, str(error))
             return
         for actor in range(len(content["poses"])):
-            yield from self._read_actor(content, actor, path.stem, split, (width, height), present, file, quarantine)
+            yield from self._read_actor(root, content, actor, path.stem, split, file, quarantine)
 
     def _read_actor(
-        self,
-        content: dict,
-        actor: int,
-        sequence: str,
-        split: str,
-        size: tuple[int, int],
-        present: set[str],
-        file: str,
-        quarantine: Quarantine,
+        self, root: Path, content: dict, actor: int, sequence: str, split: str, file: str, quarantine: Quarantine
     ) -> Iterator[FrameRecord]:
         poses, trans = content["poses"][actor], content["trans"][actor]
         points = np.asarray(content["poses2d"][actor]).transpose(0, 2, 1)
         valid = np.asarray(content["campose_valid"][actor]).astype(bool)
         usable = valid & ((points[:, :, 2] > 0).sum(axis=1) >= MIN_KEYPOINTS)
         if dropped := int((~usable).sum()):
-            quarantine.add(file, f"actor {actor}: no valid camera pose or too few 2D keypoints", dropped)
+            quarantine.add(f"{file}#actor {actor}", "no valid camera pose or too few 2D keypoints", dropped)
         for frame in np.flatnonzero(usable):
-            image = f"image_{frame:05d}.jpg"
-            if image not in present:
-                quarantine.add(f"imageFiles/{sequence}/{image}", "the image is missing")
-                continue
+            image = f"imageFiles/{sequence}/image_{frame:05d}.jpg"
             confident = points[frame, :, 2] > 0
             try:
+                width, height = image_size(root / image)
                 yield FrameRecord(
                     dataset=self.name,
                     split=split,
@@ -130,9 +115,9 @@ class ThreeDPW(Dataset):
                     subject=str(actor),
                     camera="0",
                     frame_index=int(frame),
-                    image=f"imageFiles/{sequence}/{image}",
-                    width=size[0],
-                    height=size[1],
+                    image=image,
+                    width=width,
+                    height=height,
                     box=box_around(points[frame, confident, :2], JOINT_MARGIN),
                     time_s=frame / FPS,
                     keypoints_2d=np.where(confident[:, None], points[frame], 0.0),
@@ -149,7 +134,7 @@ class ThreeDPW(Dataset):
                     joints_3d=content["jointPositions"][actor][frame].reshape(-1, 3),
                 )
             except (ValueError, KeyError, IndexError) as error:
-                quarantine.add(file, f"actor {actor} frame {frame}: {error}")
+                quarantine.add(f"{image}#actor {actor}", str(error))
 
     def shards(self, sizes: Sizes) -> list[str]:
         counts = {"train": sizes.train_sequences, "validation": sizes.val_sequences, "test": sizes.test_sequences}

@@ -70,12 +70,39 @@ def test_3dpw_survives_truncated_foreign_and_incomplete_sequences(copy: Copy) ->
     assert listed(entries, "image_00005.jpg", "missing")
 
 
+def test_3dpw_loses_of_a_sequence_only_the_image_that_is_none(copy: Copy) -> None:
+    root = copy("3dpw")
+    images = root / "imageFiles/test_00"
+    (images / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (images / "image_00000.jpg").write_bytes(b"")
+    for image in (root / "imageFiles/test_01").iterdir():
+        image.write_bytes(b"")
+    records, entries = read("3dpw", root)
+    assert [r.frame_index for r in records if r.sequence == "test_00"] == [5, 10]
+    assert sum(listed([entry], "imageFiles/test_00", "not a readable image") for entry in entries) == 1
+    assert sum(listed([entry], "imageFiles/test_01", "not a readable image") for entry in entries) == 3
+
+
 def test_3dpw_leaves_out_frames_without_a_valid_camera_and_counts_them(copy: Copy) -> None:
     root = copy("3dpw")
     quarantine = Quarantine()
     list(datasets.get("3dpw").records(root, quarantine))
     # Of 15 frames at 30 Hz three are filmed, in five sequences.
     assert sum(entry.records for entry in quarantine.entries) == 5 * 12
+
+
+def test_penn_action_loses_of_a_video_only_the_images_that_are_none(copy: Copy) -> None:
+    root = copy("penn_action")
+    images = root / "Penn_Action/frames"
+    (images / "0001/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (images / "0001/000001.jpg").write_bytes(b"")
+    shutil.copy(images / "0002/000001.jpg", images / "0002/000004.jpg")
+    records, entries = read("penn_action", root)
+    assert [sum(r.sequence == s for r in records) for s in ("0001", "0002", "0003", "0004")] == [2, 3, 3, 3]
+    assert sorted(entries) == [
+        ("Penn_Action/frames/0001/000001.jpg", "not a readable image (UnidentifiedImageError)"),
+        ("Penn_Action/labels/0002.mat", "images without labels"),
+    ]
 
 
 def test_penn_action_reports_videos_without_frames_and_forgives_a_missing_last_box(copy: Copy) -> None:
@@ -89,7 +116,7 @@ def test_penn_action_reports_videos_without_frames_and_forgives_a_missing_last_b
     (base / "frames/0004/000002.jpg").unlink()
     records, entries = read("penn_action", root)
     assert [sum(r.sequence == s for r in records) for s in ("0001", "0002", "0003", "0004")] == [0, 3, 0, 2]
-    assert listed(entries, "labels/0001.mat", "no images in Penn_Action/frames/0001")
+    assert sum(listed([entry], "frames/0001", "missing") for entry in entries) == 3
     assert listed(entries, "labels/0003.mat", "not a readable MATLAB file")
     assert listed(entries, "frames/0004/000002.jpg", "missing")
 

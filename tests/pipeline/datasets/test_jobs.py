@@ -121,7 +121,7 @@ def test_indexing_writes_a_valid_manifest_and_the_list_of_what_was_left_out(
     assert manifests.validate(layout.records("3dpw")) == "records"
     left_out = json.loads((layout.data / "records/3dpw.quarantine.json").read_text())
     assert left_out["count"] == 6
-    image = "imageFiles/train_00/image_00000.jpg"
+    image = "imageFiles/train_00/image_00000.jpg#actor 0"
     assert {"file": image, "reason": "the image is missing", "records": 1} in left_out["entries"]
 
 

@@ -17,12 +17,14 @@ import cv2
 import decord
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image: SyntaxError for a broken PNG, the last for a size beyond belief."""
 BATCH_BYTES = 64 * 2**20
 """Decoded frames held at once while streaming a video."""
 
@@ -61,8 +63,7 @@ def _open_image(path: Path) -> Image.Image:
         image.load()  # decodes everything, so a file cut short fails here
     except FileNotFoundError as error:
         raise FrameError(f"{path}: no such image") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises SyntaxError for a broken PNG.
+    except UNREADABLE as error:
         raise FrameError(f"{path}: not a readable image ({error})") from error
     return image
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Source
+from pipeline.frames import UNREADABLE
 from pipeline.records import FrameRecord
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.size
     except FileNotFoundError:
         raise ValueError("the image is missing") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"not a readable image ({type(error).__name__})") from None
 
 

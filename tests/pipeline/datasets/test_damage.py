@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from pipeline import datasets
 from pipeline.datasets import Quarantine
+from pipeline.datasets.base import image_size
 from pipeline.datasets.pickles import load_arrays
 from tests.pipeline.datasets.conftest import read
 
@@ -52,6 +54,16 @@ def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
     loaded = load_arrays(path)
     assert isinstance(loaded, dict)
     np.testing.assert_array_equal(loaded["poses"][0], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_an_image_that_claims_to_be_beyond_all_size_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    content = path.read_bytes()
+    size = content.index(b"\xff\xc0") + 5
+    path.write_bytes(content[:size] + b"\xff\xdc" * 2 + content[size + 4 :])
+    with pytest.raises(ValueError, match="not a readable image"):
+        image_size(path)
 
 
 def test_3dpw_survives_truncated_foreign_and_incomplete_sequences(copy: Copy) -> None:

@@ -27,6 +27,8 @@ from pipeline.rendering.light import studio_light
 from pipeline.rendering.scene import Person
 
 FPS = 60.0
+MAX_FPS_OFF = 1.0
+"""A video that differs by more is another copy: its frames are not those annotated. 59.94 per second are 60."""
 CAMERAS = tuple(f"c{number:02d}" for number in range(1, 10))
 CM = 0.01
 MIN_KEYPOINTS = 6
@@ -107,10 +109,13 @@ class Aist(Dataset):
                 quarantine.add(file, "videos that are not here", len(CAMERAS) - len(here))
             if not here:
                 continue
+            lost = 1  # unless the annotations are read: these say how many records
             try:
-                dance = _read_dance(annotations, sequence, settings)
+                points = _read_keypoints_2d(path)
+                lost = sum(int(_seen(points[CAMERAS.index(camera)]).sum()) for camera in here)
+                dance = _read_dance(annotations, sequence, points, settings)
             except ValueError as error:
-                quarantine.add(file, str(error))
+                quarantine.add(file, str(error), lost)
                 continue
             split = next((name for name, sequences in held_out.items() if sequence in sequences), "train")
             for camera, video in here.items():
@@ -120,22 +125,24 @@ class Aist(Dataset):
         self, root: Path, video: Path, camera: str, sequence: str, split: str, dance: Dance, quarantine: Quarantine
     ) -> Iterator[FrameRecord]:
         file = video.relative_to(root).as_posix()
+        points = dance.keypoints_2d[CAMERAS.index(camera)]
+        seen = _seen(points)
         try:
             info = frames.video_info(video)
+            if abs(info.fps - FPS) > MAX_FPS_OFF:
+                found = f"{info.fps:.4g} frames per second, its annotations {FPS:.4g}"
+                raise ValueError(f"the video has {found}; get the original, as SOURCE.md says")
         except ValueError as error:
-            quarantine.add(file, str(error))
+            quarantine.add(file, str(error).replace(f"{video}: ", ""), int(seen.sum()))
             return
-        points = dance.keypoints_2d[CAMERAS.index(camera)]
         count = min(info.frames, len(points))
         if (difference := abs(info.frames - len(points))) > 0:
             quarantine.add(file, "frames beyond the shorter of video and annotation", difference)
         K, R, t = dance.cameras.get(camera, (None, None, None))
-        unseen = 0
-        for frame in range(count):
+        if unseen := int((~seen[:count]).sum()):
+            quarantine.add(file, "frames without a detected person", unseen)
+        for frame in map(int, np.flatnonzero(seen[:count])):
             confident = points[frame, :, 2] > 0
-            if confident.sum() < MIN_KEYPOINTS:
-                unseen += 1
-                continue
             try:
                 yield FrameRecord(
                     dataset=self.name,
@@ -163,9 +170,7 @@ class Aist(Dataset):
                     joints_3d=dance.joints_3d[frame],
                 )
             except ValueError as error:
-                quarantine.add(file, f"frame {frame}: {error}")
-        if unseen:
-            quarantine.add(file, "frames without a detected person", unseen)
+                quarantine.add(f"{file}#frame {frame}", str(error))
 
     def shards(self, sizes: Sizes) -> list[str]:
         return [f"gSI_sBM_cAll_d{number:02d}_mSI0_ch01" for number in range(1, sizes.sequences + 1)]
@@ -268,23 +273,33 @@ def _dancer(sequence: str) -> str:
     return next((token for token in sequence.split("_") if token[0] == "d" and token[1:].isdigit()), "0")
 
 
-def _read_dance(annotations: Path, sequence: str, settings: dict[str, str]) -> Dance:
-    """Annotations of a sequence, centimetres to metres; ValueError naming what is wrong."""
-    try:
-        points = _array(annotations / f"keypoints2d/{sequence}.pkl", "keypoints2d")
-        joints = _array(annotations / f"keypoints3d/{sequence}.pkl", "keypoints3d_optim")
-        motion = annotations / f"motions/{sequence}.pkl"
-        poses = _array(motion, "smpl_poses") if motion.is_file() else None
-    except OSError as error:
-        raise ValueError(f"{Path(error.filename).name}: {error.strerror}") from error
-    num_frames = points.shape[1] if points.ndim == 4 else -1
-    if points.shape != (len(CAMERAS), num_frames, 17, 3) or joints.shape != (num_frames, 17, 3):
-        shapes = f"{points.shape} and {joints.shape}"
-        raise ValueError(f"keypoints of shapes {shapes}, expected (9, N, 17, 3) and (N, 17, 3)")
-    seen = np.isfinite(points).all(axis=3, keepdims=True)
-    points = np.where(seen, points, 0.0)
+def _read_keypoints_2d(path: Path) -> NDArray[np.float64]:
+    """(9, N, 17, 3) px, score; 0 where not detected. ValueError naming what is wrong."""
+    points = _array(path, "keypoints2d")
+    if points.ndim != 4 or points.shape != (len(CAMERAS), points.shape[1], 17, 3):
+        raise ValueError(f"2D keypoints of shape {points.shape}, expected (9, N, 17, 3)")
+    detected = np.isfinite(points).all(axis=3, keepdims=True)
+    points = np.where(detected, points, 0.0)
     points[..., 2] = points[..., 2].clip(0.0, 1.0)
+    return points
+
+
+def _seen(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) in which frames of one camera, keypoints (N, 17, 3), a person is detected."""
+    return (points[:, :, 2] > 0).sum(axis=1) >= MIN_KEYPOINTS
+
+
+def _read_dance(annotations: Path, sequence: str, points: NDArray[np.float64], settings: dict[str, str]) -> Dance:
+    """A sequence with its 2D keypoints; the rest is read, centimetres to metres. ValueError naming what is wrong."""
+    joints = _array(annotations / f"keypoints3d/{sequence}.pkl", "keypoints3d_optim")
+    motion = annotations / f"motions/{sequence}.pkl"
+    poses = _array(motion, "smpl_poses") if motion.is_file() else None
+    num_frames = points.shape[1]
+    if joints.shape != (num_frames, 17, 3):
+        raise ValueError("the 3D keypoints are not 17 for every frame of the 2D keypoints")
     if poses is not None:
+        if poses.size != num_frames * 72:
+            raise ValueError("the poses in motions are not one of 72 numbers for every frame of the 2D keypoints")
         poses = poses.reshape(num_frames, 72)
     if sequence not in settings:
         raise ValueError("cameras/mapping.txt does not name the sequence")
@@ -292,9 +307,16 @@ def _read_dance(annotations: Path, sequence: str, settings: dict[str, str]) -> D
 
 
 def _array(path: Path, key: str) -> NDArray[np.float64]:
-    content = load_arrays(path)
+    """ValueError naming the folder of a file that can not be used: its own name is the sequence's."""
+    kind = path.parent.name
+    try:
+        content = load_arrays(path)
+    except OSError as error:
+        raise ValueError(f"{kind}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), kind)) from error
     if not isinstance(content, dict) or key not in content:
-        raise ValueError(f"{path.parent.name}/{path.name}: no {key} in it")
+        raise ValueError(f"{kind}: no {key} in it")
     return np.asarray(content[key], dtype=np.float64)
 
 

@@ -89,7 +89,7 @@ class ThreeDPW(Dataset):
             if not isinstance(content, dict) or (missing := [key for key in _KEYS if key not in content]):
                 raise ValueError(f"no {', '.join(missing)} in it" if isinstance(content, dict) else "not a dict")
         except ValueError as error:
-            quarantine.add(file, str(error))
+            quarantine.add(file, str(error).replace(f"{path}: ", ""))
             return
         for actor in range(len(content["poses"])):
             yield from self._read_actor(root, content, actor, path.stem, split, file, quarantine)

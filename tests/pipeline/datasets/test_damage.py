@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
 
-from pipeline import datasets
+from pipeline import datasets, frames
 from pipeline.datasets import Quarantine
 from pipeline.datasets.base import image_size
 from pipeline.datasets.pickles import load_arrays
@@ -76,7 +77,7 @@ def test_3dpw_survives_truncated_foreign_and_incomplete_sequences(copy: Copy) ->
     (root / "imageFiles/test_00/image_00005.jpg").unlink()
     records, entries = read("3dpw", root)
     assert len(records) == 2 * 3 - 1
-    assert listed(entries, "train_00.pkl", "not a readable pickle")
+    assert any(reason.startswith("not a readable pickle") for file, reason in entries if "train_00.pkl" in file)
     assert listed(entries, "train_01.pkl", "refuses")
     assert listed(entries, "validation_00.pkl", "no betas")
     assert listed(entries, "image_00005.jpg", "missing")
@@ -196,8 +197,36 @@ def test_aist_names_annotations_it_can_not_use(copy: Copy) -> None:
     second.write_bytes(pickle.dumps({"keypoints3d_optim": np.zeros((3, 17, 3))}))
     records, entries = read("aist", root.parent)
     assert records == []
-    assert listed(entries, first.stem, "no keypoints3d_optim")
-    assert listed(entries, second.stem, "keypoints of shapes")
+    assert listed(entries, first.stem, "keypoints3d: no keypoints3d_optim in it")
+    assert listed(entries, second.stem, "3D keypoints are not 17 for every frame")
+
+
+def test_aist_leaves_out_a_video_of_another_frame_rate_than_its_annotations(copy: Copy) -> None:
+    root = copy("aist")
+    video = min((root / "videos").glob("*_c01_*.mp4"))
+    images = frames.read_video_frames(video, range(0, 12, 2))
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (160, 120))
+    for image in images:
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    quarantine = Quarantine()
+    records = list(datasets.get("aist").records(root, quarantine))
+    # Two dances of three filmed instants and two cameras.
+    assert len(records) == 3 * 3
+    assert video.relative_to(root).as_posix() not in {record.image for record in records}
+    [entry] = [entry for entry in quarantine.entries if entry.file.endswith(video.name)]
+    assert entry.records == 3
+    assert entry.reason == "the video has 30 frames per second, its annotations 60; get the original, as SOURCE.md says"
+
+
+def test_aist_counts_all_records_of_a_dance_that_is_left_out(copy: Copy) -> None:
+    root = copy("aist")
+    first, second = sorted((root / "aist_plusplus_final/motions").glob("*.pkl"))
+    first.write_bytes(pickle.dumps({"smpl_poses": np.zeros((11, 72))}))
+    quarantine = Quarantine()
+    assert {record.sequence for record in datasets.get("aist").records(root, quarantine)} == {second.stem}
+    [entry] = [entry for entry in quarantine.entries if "poses in motions" in entry.reason]
+    assert (entry.file, entry.records) == (f"aist_plusplus_final/keypoints2d/{first.name}", 2 * 3)
 
 
 def test_synthetic_scenes_survive_a_damaged_annotation_and_a_missing_image(copy: Copy) -> None:

@@ -53,8 +53,7 @@ class Layout:
 
     def is_missing(self, dataset: str) -> bool:
         """Whether there is neither the real dataset nor a stand-in; a scale without stand-ins has an empty folder."""
-        folder = self.source(dataset)
-        return not folder.is_dir() or not any(folder.iterdir())
+        return not _names(self.source(dataset))
 
     def records(self, dataset: str) -> Path:
         return self.data / "records" / f"{dataset}.parquet"
@@ -103,4 +102,9 @@ class Layout:
 
 def has_real_data(folder: Path) -> bool:
     """True when a user put something beside the SOURCE.md that ships with the project."""
-    return folder.is_dir() and any(entry.name != "SOURCE.md" for entry in folder.iterdir())
+    return bool(_names(folder) - {"SOURCE.md"})
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder, but for hidden files: file managers leave some (.DS_Store)."""
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()

@@ -20,10 +20,13 @@ def found(tmp_path: Path) -> dict[str, doctor.Diagnosis]:
     (layout.raw("3dpw") / "notes.txt").write_text("nothing of 3DPW")
     (layout.raw("humbi")).mkdir(parents=True)
     (layout.raw("humbi") / "SOURCE.md").write_text("how to get it")
+    (layout.raw("humbi") / ".DS_Store").write_bytes(b"left by a file manager")
     return {item.name: item for item in doctor.diagnose(params, layout, paper.load(PROJECT / "reports"))}
 
 
-def test_a_folder_with_its_source_note_alone_is_stood_in_for(found: dict[str, doctor.Diagnosis]) -> None:
+def test_a_folder_with_its_source_note_and_hidden_files_alone_is_stood_in_for(
+    found: dict[str, doctor.Diagnosis],
+) -> None:
     assert found["humbi"].state == "stand-in"
     assert found["humbi"].folder == "data/raw/humbi"
     assert found["humbi"].homepage.startswith("https://")

@@ -42,6 +42,7 @@ def layout(params: Params, tmp_path: Path) -> Layout:
     """A project in which one dataset went from its empty folder to its pairs."""
     layout = Layout(params.scale, tmp_path)
     layout.standin(MISSING).mkdir(parents=True)  # as `flows.render` leaves it at a scale without stand-ins
+    (layout.standin(MISSING) / ".DS_Store").write_bytes(b"left by a file manager")
     assert index(MISSING, layout, params) == {"records": 0, "quarantined": 0}
     records, crops = layout.records(MISSING), layout.crops("body", MISSING)
     cutting = Cutting(layout.source(MISSING), params.crops.size, params.crops.scale, "none")

@@ -7,6 +7,7 @@ writer renders the open world into the same layout, so that both go through one 
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.quarantine import Quarantine
-from pipeline.datasets.source import Source
 from pipeline.frames import UNREADABLE
 from pipeline.records import FrameRecord
 
 if TYPE_CHECKING:
+    from pipeline.datasets.source import Source
     from pipeline.datasets.world import World
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,22 @@ def chunk(shard: str, count: int, size: int) -> range:
 def chunks(count: int, size: int) -> list[str]:
     """Names of the shards that `chunk` understands."""
     return [f"{number:04d}" for number in range(-(-count // size))]
+
+
+def folders(root: Path) -> Iterator[Path]:
+    """`root` and all folders below it in the order of their names, through links, too.
+
+    A folder that several links lead to is found once, so that a circle of links has an end.
+    """
+    found = set()
+    for folder, inside, _ in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in found:
+            inside.clear()
+            continue
+        found.add(place)
+        inside.sort()
+        yield Path(folder)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.datasets.base import Dataset, chunk, chunks, image_size
+from pipeline.datasets.base import Dataset, chunk, chunks, folders, image_size
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
 from pipeline.datasets.world import World, generator, write_jpeg
@@ -85,9 +85,9 @@ class Habitat(Dataset):
     )
 
     def _read(self, root: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:
-        for folder in sorted({path.parent for path in root.rglob("*_[12].jpeg")}):
+        for folder in folders(root):
             scene = folder.relative_to(root)
-            if VALIDATION.isdisjoint(scene.parts):
+            if VALIDATION.isdisjoint(scene.parts) and any(folder.glob("*_[12].jpeg")):
                 yield from self._read_scene(root, folder, quarantine)
 
     def _read_scene(self, root: Path, folder: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:

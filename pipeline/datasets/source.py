@@ -6,9 +6,12 @@ message a user sees when a folder does not look as expected.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pipeline.datasets.base import folders
 
 Access = Literal["anonymous", "form", "generated"]
 
@@ -31,7 +34,10 @@ class Expected:
     """A part of the official layout: at least one path must match one of the globs."""
 
     patterns: tuple[str, ...]
-    """Globs relative to the dataset's folder; more than one where archives unpack differently."""
+    """Globs relative to the dataset's folder, where `**/` at the start enters links, too.
+
+    More than one where archives unpack differently.
+    """
     meaning: str
 
 
@@ -57,7 +63,7 @@ class Source:
         return [
             f"{root}: found no {' or '.join(part.patterns)} ({part.meaning})"
             for part in self.layout
-            if not any(next(root.glob(pattern), None) for pattern in part.patterns)
+            if not any(next(_matches(root, pattern), None) for pattern in part.patterns)
         ]
 
     def require(self, root: Path, dataset: str) -> None:
@@ -68,3 +74,9 @@ class Source:
                 + "\n  ".join(problems)
                 + f"\nHow to get it: {self.homepage} and data/raw/{dataset}/SOURCE.md"
             )
+
+
+def _matches(root: Path, pattern: str) -> Iterator[Path]:
+    name = pattern.removeprefix("**/")
+    for folder in [root] if name == pattern else folders(root):
+        yield from folder.glob(name)

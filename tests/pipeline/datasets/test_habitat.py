@@ -140,6 +140,18 @@ def test_scenes_of_validation_are_left_out(copy: Path) -> None:
     assert entries == []
 
 
+def test_scenes_are_read_through_links_and_once_where_links_go_in_a_circle(copy: Path, tmp_path: Path) -> None:
+    without, _ = read(NAME, copy)
+    elsewhere = tmp_path / "disk"
+    (copy / "habitat_release/hm3d").rename(elsewhere)
+    (copy / "habitat_release/hm3d").symlink_to(elsewhere)
+    (elsewhere / "train/back").symlink_to(copy)
+    (elsewhere / "train/00000-room/again").symlink_to(elsewhere / "train")
+    records, entries = read(NAME, copy)
+    assert [record.image for record in records] == [record.image for record in without]
+    assert entries == []
+
+
 def test_damaged_images_and_cameras_are_listed_and_the_rest_is_read(copy: Path) -> None:
     first, second = scenes(copy)
     (first / "00000000_1.jpeg").write_bytes(b"")

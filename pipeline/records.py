@@ -75,26 +75,32 @@ class FrameRecord:
     """Class label of a classification dataset."""
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except ValueError as error:
+            # Not in the message: what is left out is counted by that.
+            error.add_note(f"{self.key}: box {self.box}, image {self.width}x{self.height}")
+            raise
+
+    def _check(self) -> None:
         if self.split not in SPLITS:
-            raise ValueError(f"{self.key}: split is {self.split!r}, expected one of {', '.join(SPLITS)}")
+            raise ValueError(f"split is {self.split!r}, expected one of {', '.join(SPLITS)}")
         if len(self.box) != 4 or not all(np.isfinite(self.box)):
-            raise ValueError(f"{self.key}: box must be four finite numbers (x, y, width, height), got {self.box}")
+            raise ValueError("box must be four finite numbers (x, y, width, height)")
         if self.box[2] <= 0 or self.box[3] <= 0:
-            raise ValueError(f"{self.key}: box has no area: {self.box}")
+            raise ValueError("box has no area")
         if self.width <= 0 or self.height <= 0:
-            raise ValueError(f"{self.key}: image size is {self.width}x{self.height}")
+            raise ValueError(f"image size is {self.width}x{self.height}")
         for name, shape in ARRAY_SHAPES.items():
             value = getattr(self, name)
             if value is None:
                 continue
             if not matches(np.shape(value), shape):
-                raise ValueError(f"{self.key}: {name} has shape {np.shape(value)}, expected {shape}")
+                raise ValueError(f"{name} has shape {np.shape(value)}, expected {shape}")
             if not np.isfinite(value).all():
-                raise ValueError(f"{self.key}: {name} holds NaN or infinity; absent is None")
+                raise ValueError(f"{name} holds NaN or infinity; absent is None")
         if self.body_pose is not None and (expected := POSE_LENGTHS.get(self.body_model)) != len(self.body_pose):
-            raise ValueError(
-                f"{self.key}: body_pose has {len(self.body_pose)} numbers, {self.body_model} expects {expected}"
-            )
+            raise ValueError(f"body_pose has {len(self.body_pose)} numbers, {self.body_model} expects {expected}")
 
     @property
     def key(self) -> str:

@@ -69,7 +69,7 @@ class Humbi(Dataset):
             try:
                 cameras = read_cameras(body)
             except ValueError as error:
-                quarantine.add(file, str(error))
+                quarantine.add(file, str(error), len(list(body.glob("*/image/image*.jpg"))))
                 continue
             for instant in sorted(entry for entry in body.iterdir() if entry.name.isdigit()):
                 yield from self._read_instant(root, instant, cameras, quarantine)
@@ -79,6 +79,7 @@ class Humbi(Dataset):
     ) -> Iterator[FrameRecord]:
         file = instant.relative_to(root).as_posix()
         subject = instant.parents[1].name
+        images = sorted((instant / "image").glob("image*.jpg"))
         try:
             joints = _read_numbers(instant / "reconstruction/keypoints.txt").reshape(25, 3)
             outline, margin = joints, JOINT_MARGIN
@@ -88,9 +89,9 @@ class Humbi(Dataset):
             if (instant / "reconstruction/smpl_parameter.txt").is_file():
                 parameters = _read_numbers(instant / "reconstruction/smpl_parameter.txt").reshape(86)
         except ValueError as error:
-            quarantine.add(file, f"reconstruction: {error}")
+            quarantine.add(file, f"reconstruction: {error}", len(images))
             return
-        for path in sorted((instant / "image").glob("image*.jpg")):
+        for path in images:
             image = path.relative_to(root).as_posix()
             try:
                 camera = int(path.stem.removeprefix("image"))

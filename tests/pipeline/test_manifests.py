@@ -121,8 +121,12 @@ def test_frame_ids_depend_on_every_part_of_the_key():
     ],
 )
 def test_an_impossible_record_is_refused_by_name(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         make_record(**changes)
+    name = make_record().key.replace("train", changes.get("split", "train"))
+    assert refused.value.__notes__[0].startswith(f"{name}: box (")
+    # Reports count by the message, whichever record it is about.
+    assert name not in str(refused.value)
 
 
 def test_a_doubled_record_is_refused_and_nothing_is_written(tmp_path):

@@ -134,6 +134,21 @@ def test_penn_action_reports_videos_without_frames_and_forgives_a_missing_last_b
     assert listed(entries, "frames/0004/000002.jpg", "missing")
 
 
+def test_one_kind_of_fault_has_one_reason_and_each_record_its_place(copy: Copy) -> None:
+    penn, aist = copy("penn_action"), copy("aist")
+    labels = scipy.io.loadmat(penn / "Penn_Action/labels/0001.mat")
+    labels["bbox"][:, 2] = labels["bbox"][:, 0] - [1.0, 2.0, 3.0]
+    scipy.io.savemat(penn / "Penn_Action/labels/0001.mat", {k: v for k, v in labels.items() if not k.startswith("__")})
+    _, entries = read("penn_action", penn)
+    assert entries == [(f"Penn_Action/frames/0001/00000{n}.jpg", "box has no area") for n in (1, 2, 3)]
+    path = min((aist / "aist_plusplus_final/keypoints3d").glob("*.pkl"))
+    path.write_bytes(pickle.dumps({"keypoints3d_optim": np.full((12, 17, 3), np.nan)}))
+    _, entries = read("aist", aist)
+    fault = "joints_3d holds NaN or infinity; absent is None"
+    places = [f"videos/{path.stem.replace('cAll', c)}.mp4#frame {n}" for c in ("c01", "c02") for n in (0, 4, 8)]
+    assert [file for file, reason in entries if reason == fault] == places
+
+
 def test_coco_part_eft_names_samples_without_photograph_rotation_or_box(copy: Copy) -> None:
     root = copy("coco_part_eft")
     path = root / "COCO2014-Part-ver01.json"
@@ -169,7 +184,11 @@ def test_humbi_skips_cameras_without_calibration_and_images_that_are_none(copy: 
     (images / "image0000003.jpg").write_bytes(b"")
     (root / "subject_1/body/00000020/reconstruction/keypoints.txt").write_text("1 2 3\n")
     (root / "subject_2/body/extrinsic.txt").write_text("a\nb\nc\n0 1\n1 2\n")
-    records, entries = read("humbi", root)
+    quarantine = Quarantine()
+    records = list(datasets.get("humbi").records(root, quarantine))
+    # Of two subjects at two instants before three cameras, and of the image of a camera that is unknown.
+    assert len(records) + sum(entry.records for entry in quarantine.entries) == 2 * 2 * 3 + 1
+    entries = [(entry.file, entry.reason) for entry in quarantine.entries]
     found = [(r.subject, r.frame_index, r.camera) for r in records]
     assert found == [("subject_1", 10, "000"), ("subject_1", 10, "006")]
     assert listed(entries, "image0000099.jpg", "no calibration")

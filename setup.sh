@@ -84,6 +84,11 @@ PY
 }
 
 install_system_libraries
+# Two at once, `make serve` and `make repro` say, would install into one folder: the second waits for the first.
+if command -v flock >/dev/null 2>&1; then
+    exec 9>.setup.lock
+    flock 9
+fi
 install_environment
 
 # `dvc` itself, but killed while it writes its lock file it leaves the old one whole. -P: flows/ shadows no package.

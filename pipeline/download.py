@@ -5,6 +5,7 @@ What sits behind a form or a licence is the user's to fetch; the dataset's SOURC
 
 from __future__ import annotations
 
+import errno
 import logging
 import lzma
 import shutil
@@ -81,6 +82,8 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
                     if progress:
                         progress(done, total)
     except (urllib.error.URLError, HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # not the server's fault
+            raise DownloadError(f"{part}: {error.strerror}. Make room and try again: what has come is kept") from error
         if not (there and isinstance(error, urllib.error.HTTPError) and error.code == NOTHING_FOLLOWS):
             raise DownloadError(f"{file.name}: {file.url} does not answer as expected ({error}); try again") from error
         if error.headers.get("Content-Range") != f"bytes */{there}":  # the end of another file, or it does not say

@@ -55,6 +55,13 @@ def source(host: ThreadingHTTPServer, path: str = "whole", megabytes: int | None
     return SourceFile(name="a.bin", url=f"http://127.0.0.1:{host.server_port}/{path}", megabytes=megabytes)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_is_not_the_servers_fault(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    (tmp_path / ".coco.a.bin.part").symlink_to("/dev/full")
+    with pytest.raises(DownloadError, match=r"\.coco\.a\.bin\.part: No space left on device\. Make room and try again"):
+        fetch(source(host), tmp_path / "coco")
+
+
 def test_a_broken_download_goes_on_where_it_stopped(host: ThreadingHTTPServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"a.bin: .* try again"):
         fetch(source(host, "broken"), tmp_path / "coco")

@@ -113,7 +113,12 @@ class MeshBatch:
 
 
 class BodyMeshTask:
-    """Batches and losses of SPIN on fitted bodies: keypoints, joints, rotations, shape."""
+    """Batches, and losses after SPIN on fitted bodies: keypoints, joints, rotations, shape.
+
+    Two of them are not SPIN's own. Keypoints are the 24 joints of the fit as its camera shows them, all counting the
+    same, where SPIN has annotated ones weighed by their confidence; joints are centred on the pelvis joint, not between
+    the hips.
+    """
 
     def __init__(
         self,

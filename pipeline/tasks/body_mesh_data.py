@@ -1,5 +1,5 @@
 """Records with SMPL fits and their crops -> arrays in the camera frame of the crop, and augmented batches
-(CroCo-Human Sec. 4.1; augmentation of SPIN and EFT).
+(CroCo-Human Sec. 4.1; augmentation after SPIN and EFT).
 
 Everything is relative to the person's crop: root rotations are turned into the camera frame,
 3D joints are centred on the pelvis, 2D joints run from -1 to 1 over the crop, y down.
@@ -29,7 +29,11 @@ from pipeline.tasks.skeleton import Skeleton
 logger = logging.getLogger(__name__)
 
 MAX_BETA = 3.0
-"""SPIN's rule for pseudo-labels: a shape with a larger coefficient is a failed fit; it becomes the mean shape."""
+"""SPIN's rule for pseudo-labels: a shape with a larger coefficient is a failed fit; it becomes the mean shape.
+
+Unlike SPIN's, its joints do as well, in space and in the image: at scale mini, where shapes are true, 62 of 3800 people,
+whose joints come to lie 28 mm off on average.
+"""
 _NEEDED = ("global_orient", "body_pose", "betas", "camera_K", "camera_R", "camera_t")
 
 
@@ -193,7 +197,10 @@ def unchanged_views(count: int) -> View:
 
 
 def see(images: Tensor, view: View, size: int) -> Tensor:
-    """(B, S, S, 3) uint8 crops -> (B, 3, size, size) normalised; outside of a crop is black."""
+    """(B, S, S, 3) uint8 crops -> (B, 3, size, size) normalised.
+
+    Outside of a stored crop is black, which turning and shrinking bring in; SPIN cuts the image again.
+    """
     device = images.device
     angle, zoom = view.angle.to(device), view.zoom.to(device)
     mirror = 1 - 2 * view.flip.to(device).float()

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 MAX_BETA = 3.0
 """SPIN's rule for pseudo-labels: a shape with a larger coefficient is a failed fit; it becomes the mean shape.
 
-Unlike SPIN's, its joints do as well, in space and in the image: at scale mini, where shapes are true, 62 of 3800 people,
-whose joints come to lie 28 mm off on average.
+Unlike SPIN's, its joints do as well, in space and in the image: at scale mini, where shapes are true, of 62 people in
+3800, whose joints come to lie 28 mm off on average.
 """
 _NEEDED = ("global_orient", "body_pose", "betas", "camera_K", "camera_R", "camera_t")
 

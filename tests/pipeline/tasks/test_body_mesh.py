@@ -16,8 +16,10 @@ import torch
 
 from models import checkpoints
 from models.heads.iterative_regressor import BodyParameters, IterativeRegressor
-from models.rotations import matrix_to_rotation_6d
+from models.rotations import axis_angle_to_matrix, matrix_to_rotation_6d
+from pipeline.bodies import SMPL_JOINT_NAMES
 from pipeline.bodies import load as load_body
+from pipeline.bodies.anatomy import LSP14_NAMES
 from pipeline.layout import Layout
 from pipeline.reporting.metric_table import read_file, read_history
 from pipeline.run_spec import ParamsError
@@ -36,7 +38,7 @@ from pipeline.tasks.skeleton import Skeleton
 from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.precision import arithmetic, full_float32
 from pipeline.weights import import_weights
-from tests.pipeline.toy_bodies import write_body, write_people
+from tests.pipeline.toy_bodies import CORNERS, write_body, write_people
 from tests.pipeline.toy_world import small_params
 
 SMALL = {
@@ -172,6 +174,69 @@ def test_runs_of_one_seed_share_head_and_batches_whatever_the_encoder(layout: La
     assert sorted(seen) == sorted(2 * samples.frame_ids)
 
 
+class Begun(Exception):
+    """A training that goes no further than its arguments."""
+
+
+def test_each_seed_has_a_head_batches_and_dropout_of_its_own(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, _ = small_params(layout.root, **SMALL)
+    begun = []
+
+    def begin(network: BodyMeshNetwork, task: BodyMeshTask, *_: object, seed: int, **__: object) -> None:
+        begun.append((network.head.state_dict(), task.batch(0), seed))
+        raise Begun
+
+    monkeypatch.setattr("pipeline.tasks.body_mesh.train", begin)
+    for seed in (0, 1):
+        with pytest.raises(Begun):
+            body_mesh("random", seed, params, layout)
+    heads, batches, seeds = zip(*begun, strict=True)
+    for name in ("fc1", "fc2", "decpose", "decshape", "deccam"):
+        assert not torch.equal(*(head[f"{name}.weight"] for head in heads))
+    assert batches[0].ids != batches[1].ids
+    assert not torch.equal(*(batch.view.zoom for batch in batches))
+    assert seeds == (0, 1)
+
+
+class Answer(torch.nn.Module):
+    """Body parameters that learn by themselves; those of the camera for whom its scale is surely positive."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.rotations = torch.nn.Parameter(torch.eye(3).repeat(count, 24, 1, 1))
+        self.betas = torch.nn.Parameter(torch.ones(count, 10))
+        self.camera = torch.nn.Parameter(torch.tensor([[10.0, 0.0, 0.0]]).repeat(count, 1))
+
+    def forward(self, images: torch.Tensor) -> BodyParameters:
+        return BodyParameters(self.rotations, self.betas, self.camera, self.rotations[..., :2].flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "taught"),
+    [
+        ("keypoints_2d", {"rotations", "betas", "camera"}),
+        ("joints_3d", {"rotations", "betas"}),
+        ("rotations", {"rotations"}),
+        ("betas", {"betas"}),
+    ],
+)
+def test_each_loss_teaches_what_it_is_made_of(layout: Layout, name: str, taught: set[str]) -> None:
+    weights = {f"loss_{other}": 0.0 for other in ("keypoints_2d", "joints_3d", "rotations", "betas")}
+    weights[f"loss_{name}"] = 2.0
+    params, _ = small_params(layout.root, **SMALL)
+    spec, skeleton = params.body_mesh.model_copy(update=weights), Skeleton(load_body(layout.smpl))
+    samples = read_samples(
+        layout.records("coco_part_eft"), layout.crops("body_mesh", "coco_part_eft"), "train", 20, skeleton
+    )
+    answer = Answer(spec.batch)
+    task = BodyMeshTask(answer, samples, skeleton, spec, 5, torch.device("cpu"))
+    losses = task.losses(task.batch(0))
+    losses["loss"].backward()
+    assert losses["loss"].item() == pytest.approx(2 * losses[name].item())
+    gradients = {of: value.grad for of, value in answer.named_parameters() if value.grad is not None}
+    assert {of for of, gradient in gradients.items() if gradient.any()} == taught
+
+
 def test_a_pool_grid_of_one_is_the_papers_mean_of_all_tokens(layout: Layout) -> None:
     params, _ = small_params(layout.root, **SMALL, body_mesh__pool_grid=1)
     samples = read_samples(
@@ -238,6 +303,23 @@ def test_the_truth_has_no_error_and_a_turned_truth_only_an_unaligned_one(layout:
     values = evaluate(Oracle(turned, bodies.betas), samples, body, {"neutral": body}, 64)
     assert values["pa_mpjpe"].value < 1e-2
     assert values["mpjpe"].value > 100
+
+
+def test_errors_are_distances_of_joints_and_vertices_seen_from_the_pelvis(layout: Layout) -> None:
+    body = load_body(layout.smpl)
+    samples = read_samples(layout.records("3dpw"), layout.crops("body", "3dpw"), "test", 16, Skeleton(body))
+    true = samples.bodies
+    rotations, betas = true.rotations.clone(), true.betas + 2
+    rotations[:, 0] = axis_angle_to_matrix(torch.tensor([0.3, 0.2, -0.4])) @ rotations[:, 0]
+    values = evaluate(Oracle(rotations, betas), samples, body, {"neutral": body}, 64)
+    # The corners of a joint lie evenly around it.
+    meshes = [body(b, r[:, 1:], r[:, 0]).vertices.unflatten(1, (24, CORNERS)) for r, b in
+              ((rotations, betas), (true.rotations, true.betas))]  # fmt: skip
+    found, truth = (mesh - mesh[:, :1].mean(2, keepdim=True) for mesh in meshes)
+    places = [SMPL_JOINT_NAMES.index(name.replace("head_top", "head")) for name in LSP14_NAMES]
+    joints = (found - truth).mean(2)[:, places]
+    assert values["mpjpe"].value == pytest.approx(1000 * joints.norm(dim=-1).mean().item(), rel=1e-4)
+    assert values["mpvpe"].value == pytest.approx(1000 * (found - truth).norm(dim=-1).mean().item(), rel=1e-4)
 
 
 def test_the_mean_pose_errs_by_how_far_the_true_pose_is_from_it(layout: Layout) -> None:

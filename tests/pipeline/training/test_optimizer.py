@@ -94,6 +94,22 @@ def test_muon_steps_kernels_by_the_spectral_norm_and_vectors_as_adam() -> None:
     torch.testing.assert_close(module.bias, twin.bias)
 
 
+@pytest.mark.parametrize("shape", [(12, 4), (4, 12), (8, 8)])
+def test_muon_steps_matrices_as_torchs_own_does(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, *shape, generator=generator)
+    steps = []
+    for make in (Muon, lambda module, lr: torch.optim.Muon(module.parameters(), lr=lr, weight_decay=0.0)):
+        module = nn.Linear(shape[1], shape[0], bias=False)
+        module.load_state_dict({"weight": start})
+        optimizer = make(module, lr=0.02)
+        for gradient in gradients:
+            module.weight.grad = gradient.clone()
+            optimizer.step()
+        steps.append((module.weight.detach() - start) / 0.02)
+    torch.testing.assert_close(*steps, atol=0.08, rtol=0)  # torch's multiplies in bfloat16
+
+
 def test_muon_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
     def steps(module: nn.Module, optimizer: Muon, seeds: range) -> None:
         for seed in seeds:

@@ -166,6 +166,14 @@ def test_each_image_has_its_own_crop_and_the_mask_follows_the_target(layout: Lay
     assert 10 < sum(pair[0][0] > pair[1][0] for pair in corners) < 54  # roles are swapped at random
 
 
+def test_each_image_has_its_own_colours_within_the_jitter(layout: Layout) -> None:
+    batch = pool(layout, {"synthetic": 1}, jitter=0.4).batch(0, 64)
+    colours = torch.cat([batch.target_colours, batch.reference_colours])
+    assert len(colours.flatten().unique()) == colours.numel()
+    assert (colours.amin(dim=0) - 0.6).abs().max() < 0.05
+    assert (colours.amax(dim=0) - 1.4).abs().max() < 0.05
+
+
 def test_shared_crops_lie_at_one_place_and_change_nothing_else(layout: Layout) -> None:
     own, shared = (pool(layout, {"synthetic": 1, "aist": 1}, shared_crops=how).batch(3, 64) for how in (False, True))
     assert torch.equal(shared.target_cut[:, 2:], shared.reference_cut[:, 2:])

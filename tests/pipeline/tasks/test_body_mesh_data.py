@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,18 @@ def test_views_stay_within_their_bounds() -> None:
     assert view.zoom.min() >= 0.8 - 1e-6
     assert view.zoom.max() <= 1.2 + 1e-6
     assert 0.45 < view.flip.float().mean() < 0.55
+
+
+def test_views_reach_their_bounds_on_either_side() -> None:
+    view = random_views(np.random.default_rng(0), 2000, Augmentation(20, 0.2, 0.3, True))
+    for values, middle, reach in ((view.angle, 0.0, np.radians(40)), (view.zoom, 1.0, 0.2), (view.colours, 1.0, 0.3)):
+        assert values.min().item() == pytest.approx(middle - reach, abs=1e-3)
+        assert values.max().item() == pytest.approx(middle + reach, abs=1e-3)
+
+
+def test_views_that_may_change_nothing_change_nothing() -> None:
+    view, plain = random_views(np.random.default_rng(0), 100, Augmentation(0, 0, 0, False)), unchanged_views(100)
+    assert all(torch.equal(getattr(view, f.name), getattr(plain, f.name)) for f in fields(View))
 
 
 def test_fewer_samples_are_spread_over_all_and_an_empty_split_is_named(layout: Layout, body: BodyModel) -> None:

@@ -95,6 +95,13 @@ def test_a_silhouette_below_the_floor_is_not_trusted():
     torch.testing.assert_close(hidden.float().mean(dim=0), torch.full((64,), 0.75), atol=0.05, rtol=0)
 
 
+def test_a_silhouette_at_the_floor_is_trusted():
+    human = torch.zeros(50, 64, dtype=torch.bool)
+    human[:, :8] = True
+    hidden = human_mask(human, 0.75, generator(0), min_human=8)
+    assert ((hidden & human).sum(dim=1) == 6).all()
+
+
 def test_human_and_background_patches_are_each_chosen_uniformly():
     human = torch.zeros(6000, 20, dtype=torch.bool)
     human[::2, :12], human[1::2, :8] = True, True

@@ -16,7 +16,7 @@ from models.blocks import DecoderBlock, EncoderBlock
 from models.completion import completion_loss
 from models.croco import CroCo
 from models.masking import human_mask
-from pipeline.training.precision import compiled, effective, full_float32
+from pipeline.training.precision import Precision, arithmetic, compiled, effective, full_float32
 
 
 def step(model: CroCo, bucket: int, seed: int) -> tuple[float, list[Tensor]]:
@@ -66,6 +66,13 @@ def test_without_a_compiler_nothing_is_fused_and_the_log_says_so(
         assert step(model, 16, 0)[0] == plain
     assert "needs a C compiler" in caplog.text
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize(("precision", "numbers"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_are_of_the_precision_asked_for(precision: Precision, numbers: torch.dtype) -> None:
+    layer = torch.nn.Linear(2, 2)
+    with arithmetic(precision, torch.device("cpu")):
+        assert layer(torch.ones(1, 2)).dtype == numbers
 
 
 def test_a_float32_run_leaves_no_product_to_shorter_numbers() -> None:

@@ -68,8 +68,9 @@ def write_people(layout: Layout, dataset: str, pool: str, split: str, count: int
     pose[:, 0, 1] = rng.uniform(-1, 1, count)
     betas = rng.standard_normal((count, 10)) * 0.5
     transl = rng.uniform(-0.3, 0.3, (count, 3))
-    # World y up, camera 4 m in front of the person, looking at it along -z.
-    R, t = np.diag([1.0, -1.0, -1.0]), np.array([0.0, 0.0, 4.0])
+    # World y up, camera 4 m in front of the person, looking at it along about -z.
+    tilt = axis_angle_to_matrix(torch.tensor([0.2, 0.3, 0.1], dtype=torch.float64)).numpy()
+    R, t = tilt @ np.diag([1.0, -1.0, -1.0]), np.array([0.0, 0.0, 4.0])
     K = np.array([[300.0, 0, 120], [0, 300.0, 160], [0, 0, 1]])
     rotations = axis_angle_to_matrix(torch.tensor(pose))
     joints = skeleton.double()(rotations, torch.tensor(betas)).numpy() + transl[:, None]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from pipeline.metrics.joint_error import align, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
 
@@ -51,6 +52,16 @@ def test_alignment_never_raises_the_root_mean_square(seed: int) -> None:
     before = (pred - gt).square().sum(dim=(1, 2))
     after = (align(pred, gt) - gt).square().sum(dim=(1, 2))
     assert bool((after <= before + 1e-9).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_the_alignment_is_scipys_rotation_with_the_best_scale(seed: int) -> None:
+    pred, gt = points(seed, batch=1), points(seed + 1, batch=1)
+    source, goal = ((one - one.mean(dim=1, keepdim=True))[0].numpy() for one in (pred, gt))
+    turned = Rotation.align_vectors(goal, source)[0].apply(source)
+    expected = (goal * turned).sum() / (turned**2).sum() * turned + gt.mean(dim=1).numpy()
+    assert align(pred, gt)[0].numpy() == pytest.approx(expected, abs=1e-6)
 
 
 @settings(max_examples=20, deadline=None)

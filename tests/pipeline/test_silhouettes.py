@@ -69,6 +69,16 @@ def test_specks_go_and_limbs_stay() -> None:
     assert kept[12, 32] and kept[70, 35] and not kept[2:4, 2:4].any()
 
 
+def test_a_piece_that_touches_at_a_corner_is_no_speck_nor_is_one_of_the_least_share() -> None:
+    mask = np.zeros((80, 80), bool)
+    mask[10:60, 30:50] = True  # 1000 px, as large as the largest piece may be for 50 px to stay
+    mask[65:70, 30:40] = True
+    mask[70:77, 60:67] = True  # 49 px
+    assert drop_specks(mask)[65:70, 30:40].all() and not drop_specks(mask)[70:77, 60:67].any()
+    mask[60, 50] = True
+    assert drop_specks(mask)[60, 50]
+
+
 class Threshold:
     fingerprint = "bright"
 
@@ -114,6 +124,18 @@ def test_a_pgn_checkpoint_becomes_a_parser(small_pgn: Path) -> None:
     assert labels.shape == (3, 40, 40) and labels.max() < 20
     assert np.array_equal(parser(images[1:2])[0], labels[1])
     assert len(parser.fingerprint) == 64
+
+
+def test_crops_are_brought_to_the_size_that_the_parser_was_trained_on(small_pgn: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from models.checkpoints import load_pgn, save
+    from models.pgn import mean_logits, person_labels
+
+    model, images = load_pgn(small_pgn).eval(), noise(2)
+    save(tmp_path / "pgn", model, provenance={}, config={"input_size": 80})
+    expected = person_labels(mean_logits(model, torch.from_numpy(images), scales=(2.0,), flip=False)).numpy()
+    assert np.array_equal(load_parser(tmp_path / "pgn")(images), expected)
+    assert not np.array_equal(load_parser(small_pgn)(images), expected)
 
 
 @pytest.mark.gpu

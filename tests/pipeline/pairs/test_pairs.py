@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from pipeline.crops import Crop, CropStore, Square, encode_jpeg, write_crops
 from pipeline.manifests import read_pairs, read_records, validate, write_records
@@ -146,6 +147,15 @@ def test_the_baseline_is_the_angle_between_the_cameras(one: float, other: float)
     assert cross_view.baseline_degrees(directions[0], np.full(3, np.nan)) is None
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_viewing_direction_is_straight_ahead_of_its_camera(seed: int) -> None:
+    rotations = Rotation.random(5, np.random.default_rng(seed)).as_matrix()
+    directions = cross_view.viewing_directions(pa.table({"camera_R": [*rotations.reshape(5, 9).tolist(), None]}))
+    ahead = np.einsum("nij,nj->ni", rotations, directions[:5])
+    assert ahead == pytest.approx(np.tile([0.0, 0.0, 1.0], (5, 1)), abs=1e-9)
+    assert np.isnan(directions[5]).all()
+
+
 mixed = st.lists(
     st.tuples(
         st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 3), st.integers(0, 9),
@@ -250,14 +260,17 @@ def test_cameras_that_look_alike_are_left_out_and_counted(tmp_path: Path) -> Non
     assert counts["small_baseline"] == 3
 
 
-def test_frames_that_show_too_little_of_the_person_are_left_out_unless_nothing_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize("least", [8, 24])
+def test_frames_that_show_too_little_of_the_person_are_left_out_unless_nothing_is_known(
+    tmp_path: Path, least: int
+) -> None:
     table = table_of([record("a", "x", camera, 0) for camera in range(4)], tmp_path)
     ids = table["frame_id"].to_pylist()
     small, large = np.zeros((2, SIZE, SIZE), bool)
     small[30:40, 30:40] = True
     large[16:64, 16:48] = True
     store = store_of(table, tmp_path, {ids[0]: small, ids[1]: large})
-    rows, counts = select(table, store, params(), ["view"])
+    rows, counts = select(table, store, params(min_human_patches=least), ["view"])
     assert counts["too_few_human_patches"] == 1 and len(rows) == 3
     for row in rows:
         for role in ("target", "reference"):

@@ -73,6 +73,13 @@ def test_epochs_differ() -> None:
     assert not np.array_equal(order.draw(0, 500)[1], order.draw(500, 500)[1])
 
 
+def test_cells_come_in_another_order_in_another_epoch_and_for_another_seed() -> None:
+    order, other = (Order([250, 250], [1.0, 1.0], seed) for seed in (0, 1))
+    first = order.draw(0, 500)[0]
+    assert not np.array_equal(order.draw(500, 500)[0], first)
+    assert not np.array_equal(other.draw(0, 500)[0], first)
+
+
 def test_a_draw_from_billions_costs_what_a_draw_from_ten_does() -> None:
     order = Order([3_000_000_000, 2_000_000_000], [1.0, 3.0], seed=0)
     started = time.process_time()

@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from pipeline.reporting.metric_table import read_history
 from pipeline.training import loop
 from pipeline.training.checkpoint import TrainingError, load_state, save_state
+from pipeline.training.optimizer import WarmupCosine
 from tests.pipeline.training.programs import Program, equal, last_step, loss_curve, states, wait_for
 from tests.pipeline.training.toy_runs import BATCH, network, run_loop
 
@@ -177,6 +180,7 @@ def test_micro_batches_give_the_weights_and_losses_of_the_whole_batch(tmp_path: 
     whole, parts = (run_loop(tmp_path / str(count), STEPS, dropout=0, accumulate=count) for count in (1, 4))
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=0)  # whose size AdamW does not heed
     assert loss_curve(tmp_path / "4") == pytest.approx(loss_curve(tmp_path / "1"), rel=1e-5)
 
 
@@ -282,6 +286,41 @@ def test_a_loss_that_is_not_finite_and_read_late_leaves_the_state_before_it(
         run_loop(tmp_path, STEPS, bad_step=24)
     assert json.loads((tmp_path / "not-finite-24.json").read_text())["ids"][0] == "sample-24-0"
     assert equal(run_loop(tmp_path, STEPS).state_dict(), undisturbed)
+
+
+def test_each_step_micro_batch_and_seed_draws_dropout_of_its_own(tmp_path: Path) -> None:
+    drawn = set()
+
+    def draw(*_: object) -> None:
+        drawn.add(tuple(torch.nn.functional.dropout(torch.ones(64)).tolist()))
+
+    for seed in (3, 4):
+        module = network()
+        module[2].register_forward_hook(draw)
+        run_loop(tmp_path / str(seed), 5, module=module, accumulate=2, seed=seed)
+    assert len(drawn) == 2 * 5 * 2
+
+
+def test_each_step_is_taken_at_the_rate_that_the_schedule_and_the_history_say(tmp_path: Path) -> None:
+    taken: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: taken.append(optimizer.param_groups[0]["lr"]))
+    try:
+        run_loop(tmp_path, STEPS)
+    finally:
+        hook.remove()
+    assert taken == [WarmupCosine(0.01, STEPS, 2).lr(step) for step in range(STEPS)]
+    assert [line["lr"] for line in read_history(tmp_path / "history.csv")] == pytest.approx(taken, rel=1e-5)
+
+
+def test_a_line_of_a_long_history_is_the_mean_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "HISTORY_LINES", STEPS // 4)
+    module, losses = network(), []
+    module.register_forward_hook(
+        lambda _, inputs, output: losses.append((output - inputs[0].cumsum(1)).square().mean().item())
+    )
+    run_loop(tmp_path, STEPS, module=module)
+    means = [sum(losses[first : first + 4]) / 4 for first in range(0, STEPS, 4)]
+    assert loss_curve(tmp_path) == pytest.approx(means, rel=1e-5)
 
 
 def test_only_the_last_two_states_are_kept(tmp_path: Path) -> None:

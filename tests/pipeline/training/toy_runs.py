@@ -70,12 +70,13 @@ def run_loop(
     every: int = 5,
     dropout: float = 0.3,
     module: nn.Module | None = None,
+    seed: int = 3,
     **options: Any,
 ) -> nn.Module:
     module = module or network(dropout)
     train(
         module, Regression(module, seconds, bad_step), adamw(module, lr=0.01, weight_decay=0.01),
-        WarmupCosine(0.01, steps, 2), seed=3, precision="fp32", scratch=scratch, checkpoint_every=every, title="toy",
+        WarmupCosine(0.01, steps, 2), seed=seed, precision="fp32", scratch=scratch, checkpoint_every=every, title="toy",
         **options,
     )  # fmt: skip
     return module

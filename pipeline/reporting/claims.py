@@ -2,20 +2,24 @@
 
 `holds` and `does not hold` are said where both rows have several pre-trainings and the interval of
 their difference leaves out zero, or else where the intervals of the two cells are apart. Beside
-that stands the difference per seed, a sharper reading of one pre-training of each.
+that stands the difference per seed, a sharper reading of one pre-training of each. What the paper
+says of curves holds where it does at every place of ours, and does not where it fails at one.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
-from pipeline.reporting.intervals import Interval, Verdict, above, below
+from pipeline.reporting.intervals import Interval, Verdict, above, below, ordered
 from pipeline.reporting.paper import Claims, Curve, Ordering, Threshold
-from pipeline.reporting.table_files import interval_numbers, paper_text
+from pipeline.reporting.repeats import Repeats
+from pipeline.reporting.studies import Point, Study
+from pipeline.reporting.table_files import MISSING, interval_numbers, paper_text
 from pipeline.reporting.tables import Cell, Filled
 
 
@@ -42,13 +46,17 @@ class Outcome:
     reason: str
     """Why it was not run; empty otherwise."""
     cells: tuple[Cell, ...]
+    study: str | None = None
+    """Of a claim about curves: the figure of ours that it was held against, by its id."""
+    places: tuple[str, ...] = ()
+    """Of a claim about curves: what became of it at each place of them."""
 
 
-def judge(claims: Claims, tables: dict[str, Filled]) -> list[Outcome]:
+def judge(claims: Claims, tables: dict[str, Filled], studies: Sequence[Study]) -> list[Outcome]:
     """Every claim in the order of claims.yaml; none is left out."""
     outcomes = [_ordering(claim, tables[claim.table]) for claim in claims.orderings]
     outcomes += [_threshold(claim, tables[claim.table]) for claim in claims.thresholds]
-    outcomes += [_curve(claim) for claim in claims.curves]
+    outcomes += [_curve(claim, tables, {study.id: study for study in studies}) for claim in claims.curves]
     return outcomes
 
 
@@ -102,8 +110,8 @@ def _threshold(claim: Threshold, filled: Filled) -> Outcome:
     )
 
 
-def _curve(claim: Curve) -> Outcome:
-    return Outcome(
+def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Study]) -> Outcome:
+    outcome = Outcome(
         id=claim.id,
         where=f"{claim.figure}, {claim.metric}",
         says=claim.says,
@@ -118,6 +126,48 @@ def _curve(claim: Curve) -> Outcome:
         reason=f"{claim.figure} is not part of this version yet",
         cells=(),
     )
+    if claim.ours is None:
+        return outcome
+    if claim.ours.study not in studies:
+        return replace(outcome, reason=f"no metrics of {claim.figure} at this scale yet")
+    filled, study = tables[claim.ours.table], studies[claim.ours.study]
+    cells = [filled.cells[row, claim.ours.column] for row in claim.ours.rows]
+    named = dict(zip(claim.best_first, cells, strict=True))
+    shown = {name: cell for name, cell in named.items() if cell.run in study.curves}
+    absent = [f"{name}: {cell.missing}" for name, cell in named.items() if name not in shown]
+    verdicts, texts, stale = [Verdict.NOT_RUN] * len(absent), [], None
+    for x in filter(None, study.places):  # Weights after 0 steps are those that pre-training starts from.
+        points = [study.at(cell.run or "", x) for cell in shown.values()]
+        verdict = _of_all([_in_order(*pair, cells[0].key, filled.other_seeds) for pair in pairwise(points)])
+        numbers = (point.values[cells[0].key].written(cells[0].decimals) if point else MISSING for point in points)
+        told = ", ".join(f"{name} {number}" for name, number in zip(shown, numbers, strict=True))
+        texts.append(f"at {x:g}: {told}: {verdict}")
+        verdicts.append(verdict)
+        stale = stale or next((point.stale for point in points if point and point.stale), None)
+    ours = _of_all(verdicts)
+    why = "; ".join(absent) or f"some points of {claim.figure} are not there yet"
+    return replace(
+        outcome,
+        ours=ours,
+        stale=stale,
+        unit=cells[0].unit,
+        reason=why if ours is Verdict.NOT_RUN else "",
+        study=study.id,
+        places=tuple(texts),
+    )
+
+
+def _in_order(better: Point | None, worse: Point | None, key: str, other_seeds: Repeats | None) -> Verdict:
+    if better is None or worse is None:
+        return Verdict.NOT_RUN
+    found = other_seeds.between(better.files[0].name, worse.files[0].name) if other_seeds else None
+    return below(found.apart[key]) if found else ordered(better.values[key], worse.values[key])
+
+
+def _of_all(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of a claim that says several things: it fails with one of them, and holds with all."""
+    kinds = (Verdict.FAILS, Verdict.NOT_RUN, Verdict.UNDECIDED, Verdict.HOLDS)
+    return next((kind for kind in kinds if kind in verdicts), Verdict.NOT_RUN)
 
 
 def paper_said(cell: Cell) -> str:
@@ -132,7 +182,7 @@ CSV_HEADER = (
     *("id", "where", "says", "paper", "paper_detail", "ours", "first_ours", "first_low", "first_high"),
     *("second_ours", "second_low", "second_high", "num_seeds", "intervals_overlap"),
     *("difference", "difference_low", "difference_high", "paired_ordering"),
-    *("over_pretrainings", "over_pretrainings_low", "over_pretrainings_high", "unit", "reason"),
+    *("over_pretrainings", "over_pretrainings_low", "over_pretrainings_high", "unit", "at_each_place", "reason"),
 )
 
 
@@ -151,7 +201,7 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
                     *(min((cell.num for cell in cells if cell), default=""), _overlap(item.cells)),
                     *(*interval_numbers(item.paired), item.paired_verdict if item.paired else ""),
                     *interval_numbers(item.over_pretrainings),
-                    *(item.unit, item.reason),
+                    *(item.unit, "; ".join(item.places), item.reason),
                 )
             )
 

@@ -137,6 +137,18 @@ class Threshold(Section):
         return {"is_" if key == "is" else key: value for key, value in content.items()}
 
 
+class OurCurves(Section):
+    """Which curves of ours answer a plot of the paper."""
+
+    study: str
+    """Id of the figure; see `pipeline.reporting.studies`."""
+    table: str
+    rows: tuple[str, ...]
+    """Of that table, whose runs the curves are of."""
+    column: str
+    """Of that table, what the curves show."""
+
+
 class Curve(Section):
     """An ordering the paper shows in a plot without printing numbers."""
 
@@ -145,6 +157,8 @@ class Curve(Section):
     metric: str
     best_first: tuple[str, ...]
     says: str
+    ours: OurCurves | None = None
+    """One row for each of `best_first`; None where this version has no such figure."""
 
 
 class Claims(Section):
@@ -268,6 +282,15 @@ def _check_claims(values: PaperValues, claims: Claims, path: Path) -> None:
             raise PaperError(f"{path}: {claim.id}: {error.args[0]}") from error
         if true != claim.paper:
             raise PaperError(f"{path}: {claim.id}: marked `paper: {claim.paper}`, the paper's cells say {true}")
+    for curve in claims.curves:
+        if curve.ours:
+            try:
+                table = values.table(curve.ours.table)
+                found = [table.column(curve.ours.column), *map(table.row, curve.ours.rows)]
+            except KeyError as error:
+                raise PaperError(f"{path}: {curve.id}: {error.args[0]}") from error
+            if len(found) != 1 + len(curve.best_first):
+                raise PaperError(f"{path}: {curve.id}: needs one row of ours for each of {list(curve.best_first)}")
 
 
 def is_true_in_paper(values: PaperValues, claim: Ordering | Threshold) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from pipeline.reporting import claims, metric_table, paper, table_files, tables
 from pipeline.reporting.intervals import Verdict
 from pipeline.reporting.repeats import repeats
+from pipeline.reporting.studies import studies
 
 
 @pytest.fixture
@@ -23,9 +24,14 @@ def fill(layout, params):
 
 
 @pytest.fixture
-def judge(layout, fill):
+def judge(layout, params, fill):
     reference = paper.load(layout.root / "reports")
-    return lambda: {outcome.id: outcome for outcome in claims.judge(reference.claims, fill())}
+
+    def judge():
+        found = studies(metric_table.read(layout), params)
+        return {outcome.id: outcome for outcome in claims.judge(reference.claims, fill(), found)}
+
+    return judge
 
 
 def test_without_any_metrics_every_cell_says_why_it_is_empty(fill):
@@ -157,6 +163,67 @@ def test_several_pretrainings_decide_where_both_rows_have_them(measured, write_m
     lines = list(csv.DictReader(table_files.to_csv(filled, measured.root).splitlines()))
     (line,) = [line for line in lines if (line["row"], line["column"]) == ("mask_uniform", "body_pa_mpjpe")]
     assert float(line["over_pretrainings_low"]) < 0 < float(line["over_pretrainings_high"])
+
+
+def test_a_claim_about_curves_holds_at_every_place_of_ours_and_fails_with_one(
+    measured, params, write_metrics, judge, tmp_path
+):
+    assert judge()["w04"].reason == "no metrics of Figure 4 at this scale yet"
+    assert judge()["w01"].reason == "Figure 5 is not part of this version yet"
+    for run, start in (("croco_body", 120.0), ("mae_body", 130.0)):
+        for place, step in enumerate(params.figure_4.steps):
+            for seed in range(3):
+                write_metrics(f"{run}@{step}", seed, start - place + 0.1 * seed)
+    # At the start, which nothing was pre-trained for, MAE-Body is ahead.
+    for seed in range(3):
+        write_metrics("random_mae", seed, 100.0 + seed)
+    first, second, third = params.figure_4.steps
+    found = judge()["w04"]
+    assert (found.ours, found.study, found.stale, found.reason) == (Verdict.HOLDS, "fig4", None, "")
+    assert found.places[0] == f"at {first}: CroCo-Body 120.1 ± 0.2, MAE-Body 130.1 ± 0.2: holds"
+    assert [place.split(":")[0] for place in found.places] == [f"at {x}" for x in (first, second, third, 2400)]
+    for seed in range(3):
+        write_metrics(f"croco_body@{second}", seed, 120.0 + 9 * seed)
+    assert judge()["w04"].ours is Verdict.UNDECIDED
+    layout_file = write_metrics(f"croco_body@{third}", 0, 140.0, params_fingerprint="of another time")
+    for seed in (1, 2):
+        write_metrics(f"croco_body@{third}", seed, 140.0 + 0.1 * seed)
+    found = judge()["w04"]
+    assert (found.ours, found.stale) == (Verdict.FAILS, "measured with other parameters than params.yaml has now")
+    claims.write([found], tmp_path / "claims.csv")
+    (row,) = csv.DictReader((tmp_path / "claims.csv").open())
+    assert row["ours"] == "does not hold" and f"at {third}: CroCo-Body 140.1" in row["at_each_place"]
+    for seed in range(3):
+        layout_file.with_name(f"{seed}.json").unlink()
+    found = judge()["w04"]
+    assert (found.ours, found.reason) == (Verdict.NOT_RUN, "some points of Figure 4 are not there yet")
+    assert f"at {third}: CroCo-Body not run, MAE-Body 128.1 ± 0.2: not run" in found.places
+
+
+def test_several_pretrainings_decide_the_end_of_a_curve(measured, params, write_metrics, judge):
+    for seed in range(3):
+        for run, error in (("croco_body", 120.0), ("mae_body", 130.0)):
+            for step in params.figure_4.steps:
+                write_metrics(f"{run}@{step}", seed, error + 0.1 * seed)
+            write_metrics(f"{run}_seed_1", seed, 126.0)
+    assert judge()["w04"].places[-1] == "at 2400: CroCo-Body 104.0 ± 3.7, MAE-Body 118.0 ± 3.7: undecided"
+
+
+def test_a_claim_about_curves_says_which_of_them_is_missing(write_metrics, params, judge):
+    for share in (*params.figure_3b.shares, 1.0):
+        for run, error in (("croco_body", 104.0), ("random", 140.0)):
+            for seed in range(3):
+                path = write_metrics(run, seed, error + seed)
+                if share < 1:
+                    few = path.parents[2] / "body_mesh_labels" / run / f"{share:g}" / path.name
+                    few.parent.mkdir(parents=True, exist_ok=True)
+                    few.write_text(path.read_text().replace('"body_mesh"', '"body_mesh_labels"', 1))
+                    few.write_text(few.read_text().replace('"init"', f'"labels": {share}, "init"'))
+    found = judge()["w03"]
+    assert (found.ours, found.study) == (Verdict.NOT_RUN, "fig3b")
+    assert found.reason.startswith("MAE-IN1k: the released MAE weights are a ViT-Base for 224 px images")
+    assert found.places[0] == "at 0.1: CroCo-Body 105.0 ± 2.5, Random 141.0 ± 2.5: holds"
+    assert len(found.places) == 4
 
 
 def test_no_claim_is_lost_and_the_papers_own_contradictions_are_marked(layout, judge, tmp_path):

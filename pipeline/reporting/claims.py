@@ -43,6 +43,8 @@ class Outcome:
     stale: str | None
     """Why one of these pre-trainings is not what params.yaml asks for now; None where none is."""
     unit: str
+    remark: str | None
+    """In what ours is made otherwise than the paper's, of the whole table."""
     reason: str
     """Why it was not run; empty otherwise."""
     cells: tuple[Cell, ...]
@@ -82,6 +84,7 @@ def _ordering(claim: Ordering, filled: Filled) -> Outcome:
         over_pretrainings=comparison.over_pretrainings,
         stale=comparison.stale,
         unit=better.unit,
+        remark=filled.remark,
         reason="; ".join(
             dict.fromkeys(f"{cell.row.label}: {cell.missing}" for cell in (better, worse) if cell.missing)
         ),
@@ -105,6 +108,7 @@ def _threshold(claim: Threshold, filled: Filled) -> Outcome:
         over_pretrainings=None,
         stale=None,
         unit=cell.unit,
+        remark=filled.remark,
         reason=f"{cell.row.label}: {cell.missing}" if cell.missing else "",
         cells=(cell,),
     )
@@ -123,6 +127,7 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         over_pretrainings=None,
         stale=None,
         unit="",
+        remark=None,
         reason=f"{claim.figure} is not part of this version yet",
         cells=(),
     )
@@ -151,6 +156,7 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         ours=ours,
         stale=stale,
         unit=cells[0].unit,
+        remark=filled.remark,
         reason=why if ours is Verdict.NOT_RUN else "",
         study=study.id,
         places=tuple(texts),
@@ -182,7 +188,15 @@ CSV_HEADER = (
     *("id", "where", "says", "paper", "paper_detail", "ours", "first_ours", "first_low", "first_high"),
     *("second_ours", "second_low", "second_high", "num_seeds", "intervals_overlap"),
     *("difference", "difference_low", "difference_high", "paired_ordering"),
-    *("over_pretrainings", "over_pretrainings_low", "over_pretrainings_high", "unit", "at_each_place", "reason"),
+    *(
+        "over_pretrainings",
+        "over_pretrainings_low",
+        "over_pretrainings_high",
+        "unit",
+        "at_each_place",
+        "remark",
+        "reason",
+    ),
 )
 
 
@@ -201,7 +215,7 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
                     *(min((cell.num for cell in cells if cell), default=""), _overlap(item.cells)),
                     *(*interval_numbers(item.paired), item.paired_verdict if item.paired else ""),
                     *interval_numbers(item.over_pretrainings),
-                    *(item.unit, "; ".join(item.places), item.reason),
+                    *(item.unit, "; ".join(item.places), item.remark or "", item.reason),
                 )
             )
 

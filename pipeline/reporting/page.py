@@ -133,7 +133,12 @@ def render(
         blocks=blocks,
         details=run_details(tables, params, layout, plots),
         counts=claims_module.count(outcomes),
-        judged=[item for item in outcomes if item.ours is not Verdict.NOT_RUN],
+        judged=[
+            (remark, list(items))
+            for remark, items in groupby(
+                (item for item in outcomes if item.ours is not Verdict.NOT_RUN), lambda item: item.remark
+            )
+        ],
         not_run=[
             (reason, list(items))
             for reason, items in groupby(

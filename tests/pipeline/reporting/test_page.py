@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import re
@@ -142,6 +143,23 @@ def test_what_a_table_of_ours_differs_in_is_said_below_it(layout):
     assert tables["fig3a"]["remark"] in remarks, "the headline's"
     for remark in remarks:
         assert text.count(f"<b>On ours.</b> {escape(remark)}</p>") == remarks.count(remark), remark
+
+
+def test_no_claim_is_read_without_what_ours_differs_in(layout, write_metrics):
+    for run, error in (("croco_body", 104.0), ("croco_body_view", 118.0), ("croco_body_uniform", 118.0)):
+        for seed in range(3):
+            write_metrics(run, seed, error + seed)
+    folder = report(layout)
+    tables = yaml.safe_load((layout.root / "reports/rows.yaml").read_text())["tables"]
+    text = (folder / "index.html").read_text()
+    of_claims = text[text.index('id="claims"') : text.index('id="tables"')]
+    for table, ids in (("t1a", "c24, c25"), ("t1d", "c39, c40")):
+        said = f"<b>On ours, {ids}.</b> {escape(tables[table]['remark'])}</td>"
+        assert of_claims.count(said) == 1
+        assert of_claims.index(f">{ids[-3:]}</small>") < of_claims.index(said)
+    with (folder / "claims.csv").open(newline="") as lines:
+        remarks = {row["id"]: row["remark"] for row in csv.DictReader(lines)}
+    assert remarks["c24"] == remarks["c28"] == tables["t1a"]["remark"] and remarks["c60"] == ""
 
 
 def test_without_any_inputs_the_report_still_says_what_is_missing(layout):

@@ -66,7 +66,7 @@ def write_report(params: Params, layout: Layout, reference: paper.Reference) -> 
         (aside / "figures").mkdir(parents=True)
         for table in filled.values():
             table_files.write(table, aside / "tables", layout.root)
-        claims.write(outcomes, aside / "claims.csv")
+        claims.write(outcomes, aside / "claims.csv", layout.root)
         metrics.write(aside / "metrics.csv", layout.root)
         for study in found:
             study.write(aside / "tables" / f"{study.id}.csv", layout.root)

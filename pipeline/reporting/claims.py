@@ -16,10 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.reporting.intervals import Interval, Verdict, above, below, ordered
+from pipeline.reporting.metric_table import MetricsFile
 from pipeline.reporting.paper import Claims, Curve, Ordering, Threshold
 from pipeline.reporting.repeats import Repeats
 from pipeline.reporting.studies import Point, Study
-from pipeline.reporting.table_files import MISSING, interval_numbers, paper_text
+from pipeline.reporting.table_files import MISSING, interval_numbers, names, paper_text
 from pipeline.reporting.tables import Cell, Filled
 
 
@@ -40,6 +41,10 @@ class Outcome:
     paired_verdict: Verdict
     over_pretrainings: Interval | None
     """The same, each over its pre-trainings; None where one of them has a single one."""
+    pretrainings: tuple[int, int] | None
+    """How many those are of each; 0 of random weights."""
+    files: tuple[MetricsFile, ...]
+    """What the verdict rests on; empty where there is none."""
     stale: str | None
     """Why one of these pre-trainings is not what params.yaml asks for now; None where none is."""
     unit: str
@@ -82,6 +87,8 @@ def _ordering(claim: Ordering, filled: Filled) -> Outcome:
         paired=comparison.paired,
         paired_verdict=comparison.paired_verdict,
         over_pretrainings=comparison.over_pretrainings,
+        pretrainings=comparison.pretrainings,
+        files=comparison.files if comparison.verdict is not Verdict.NOT_RUN else (),
         stale=comparison.stale,
         unit=better.unit,
         remark=filled.remark,
@@ -106,6 +113,8 @@ def _threshold(claim: Threshold, filled: Filled) -> Outcome:
         paired=None,
         paired_verdict=Verdict.NOT_RUN,
         over_pretrainings=None,
+        pretrainings=None,
+        files=cell.files,
         stale=None,
         unit=cell.unit,
         remark=filled.remark,
@@ -125,6 +134,8 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         paired=None,
         paired_verdict=Verdict.NOT_RUN,
         over_pretrainings=None,
+        pretrainings=None,
+        files=(),
         stale=None,
         unit="",
         remark=None,
@@ -141,6 +152,7 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
     shown = {name: cell for name, cell in named.items() if cell.run in study.curves}
     absent = [f"{name}: {cell.missing}" for name, cell in named.items() if name not in shown]
     verdicts, texts, stale = [Verdict.NOT_RUN] * len(absent), [], None
+    files: list[MetricsFile] = []
     for x in filter(None, study.places):  # Weights after 0 steps are those that pre-training starts from.
         points = [study.at(cell.run or "", x) for cell in shown.values()]
         verdict = _of_all([_in_order(*pair, cells[0].key, filled.other_seeds) for pair in pairwise(points)])
@@ -148,12 +160,14 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         told = ", ".join(f"{name} {number}" for name, number in zip(shown, numbers, strict=True))
         texts.append(f"at {x:g}: {told}: {verdict}")
         verdicts.append(verdict)
+        files += [file for point in points if point for file in point.files]
         stale = stale or next((point.stale for point in points if point and point.stale), None)
     ours = _of_all(verdicts)
     why = "; ".join(absent) or f"some points of {claim.figure} are not there yet"
     return replace(
         outcome,
         ours=ours,
+        files=tuple(files),
         stale=stale,
         unit=cells[0].unit,
         remark=filled.remark,
@@ -188,20 +202,16 @@ CSV_HEADER = (
     *("id", "where", "says", "paper", "paper_detail", "ours", "first_ours", "first_low", "first_high"),
     *("second_ours", "second_low", "second_high", "num_seeds", "intervals_overlap"),
     *("difference", "difference_low", "difference_high", "paired_ordering"),
-    *(
-        "over_pretrainings",
-        "over_pretrainings_low",
-        "over_pretrainings_high",
-        "unit",
-        "at_each_place",
-        "remark",
-        "reason",
-    ),
+    *("over_pretrainings", "over_pretrainings_low", "over_pretrainings_high"),
+    *("first_pretrainings", "second_pretrainings", "unit", "at_each_place", "remark", "reason", "files"),
 )
 
 
-def write(outcomes: Sequence[Outcome], path: Path) -> None:
-    """One line per claim. `first` is the row that should be better, `difference` is first minus second per seed."""
+def write(outcomes: Sequence[Outcome], path: Path, relative_to: Path) -> None:
+    """One line per claim. `first` is the row that should be better, `difference` is first minus second per seed.
+
+    Names of files are relative to `relative_to`.
+    """
     with path.open("w", newline="") as out:
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(CSV_HEADER)
@@ -214,8 +224,9 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
                     *(*interval_numbers(cells[0]), *interval_numbers(cells[1])),
                     *(min((cell.num for cell in cells if cell), default=""), _overlap(item.cells)),
                     *(*interval_numbers(item.paired), item.paired_verdict if item.paired else ""),
-                    *interval_numbers(item.over_pretrainings),
+                    *(*interval_numbers(item.over_pretrainings), *(item.pretrainings or ("", ""))),
                     *(item.unit, "; ".join(item.places), item.remark or "", item.reason),
+                    names(item.files, relative_to),
                 )
             )
 

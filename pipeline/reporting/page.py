@@ -33,7 +33,7 @@ from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
 from pipeline.reporting.repeats import Repeats, first_alike
 from pipeline.reporting.staleness import why_stale
 from pipeline.reporting.studies import METRICS, Study
-from pipeline.reporting.table_files import TASK_NAMES, heading, paper_text
+from pipeline.reporting.table_files import TASK_NAMES, heading, over_text, paper_text
 from pipeline.reporting.tables import Cell, Filled
 from pipeline.run_spec import Params, fingerprint
 
@@ -112,6 +112,7 @@ def render(
     environment.globals |= {
         "heading": heading,
         "paper_text": paper_text,
+        "over_text": over_text,
         "task_name": lambda task: TASK_NAMES.get(task, task),
         "sign": SIGNS.__getitem__,
         "verdict_class": CLASSES.__getitem__,

@@ -54,6 +54,10 @@ class Repeated:
         return self.repeats[0].run
 
     @property
+    def num_pretrainings(self) -> int:
+        return min(found.num for found in self.values.values())
+
+    @property
     def files(self) -> tuple[MetricsFile, ...]:
         return tuple(file for repeat in self.repeats for file in repeat.files)
 
@@ -81,6 +85,7 @@ class Untrained:
     """Of each of METRICS over fine-tuning seeds, mm."""
     files: tuple[MetricsFile, ...]
     stale: str | None
+    num_pretrainings = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Comparison:
     other: str
     apart: Mapping[str, Interval]
     """Of each of METRICS: `one` minus `other`, mm, by Welch's interval."""
+    pretrainings: tuple[int, int]
+    """Of `one` and of `other`, those that start from the same one counted once; 0 of untrained weights."""
     files: tuple[MetricsFile, ...]
     stale: str | None
 
@@ -120,7 +127,8 @@ class Repeats:
             return None
         a, b = sides[one], sides[other]
         apart = {name: difference(a.values[name], b.values[name], self.confidence) for name in METRICS}
-        return Comparison(one, other, apart, a.files + b.files, a.stale or b.stale)
+        counts = a.num_pretrainings, b.num_pretrainings
+        return Comparison(one, other, apart, counts, a.files + b.files, a.stale or b.stale)
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:

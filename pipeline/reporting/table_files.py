@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
-from pipeline.reporting.intervals import Interval
+from pipeline.reporting.intervals import Interval, Verdict
+from pipeline.reporting.metric_table import MetricsFile
 from pipeline.reporting.paper import Column
 from pipeline.reporting.tables import Cell, Filled
 
@@ -26,7 +28,7 @@ CSV_HEADER = (
     *("table", "row", "row_label", "column", "metric", "task", "unit", "better", "paper", "ours", "low", "high"),
     *("num_seeds", "seeds", "run", "ordering_vs_default", "paired_difference", "paired_low", "paired_high"),
     *("paired_ordering", "over_pretrainings", "over_pretrainings_low", "over_pretrainings_high"),
-    *("missing", "stale", "files"),
+    *("num_pretrainings", "num_pretrainings_default", "missing", "stale", "files", "compared_files"),
 )
 
 
@@ -45,8 +47,9 @@ def to_csv(filled: Filled, root: Path) -> str:
                 *(against.verdict if against else "", *interval_numbers(against.paired if against else None)),
                 against.paired_verdict if against else "",
                 *interval_numbers(against.over_pretrainings if against else None),
-                *(cell.missing or "", cell.stale or ""),
-                " ".join(file.path.relative_to(root).as_posix() for file in cell.files),
+                *((against and against.pretrainings) or ("", "")),
+                *(cell.missing or "", cell.stale or "", names(cell.files, root)),
+                names(against.files, root) if against and against.verdict is not Verdict.NOT_RUN else "",
             )
         )
     return out.getvalue()
@@ -60,6 +63,19 @@ def number(value: float | None) -> str:
 def interval_numbers(interval: Interval | None) -> tuple[str, str, str]:
     """Mean, low, high as text, each empty where there is none."""
     return ("", "", "") if interval is None else (number(interval.mean), number(interval.low), number(interval.high))
+
+
+def names(files: Sequence[MetricsFile], root: Path) -> str:
+    """Of the files, relative to `root`."""
+    return " ".join(file.path.relative_to(root).as_posix() for file in files)
+
+
+def over_text(pretrainings: tuple[int, int]) -> str:
+    """`over 5 pre-trainings`: what a difference over pre-trainings rests on."""
+    few, many = sorted(pretrainings)
+    if few == 0:
+        return f"over {many} pre-trainings and one draw of random weights"
+    return f"over {few} pre-trainings" if few == many else f"over {' and '.join(map(str, pretrainings))} pre-trainings"
 
 
 def paper_text(cell: Cell) -> str:

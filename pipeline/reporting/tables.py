@@ -30,6 +30,10 @@ class Comparison:
     """By the interval of the paired difference."""
     over_pretrainings: Interval | None
     """The first row minus the second, each over its pre-trainings; None where one of them has a single one."""
+    pretrainings: tuple[int, int] | None
+    """How many those are of the first row and of the second; 0 of random weights."""
+    files: tuple[MetricsFile, ...]
+    """What the verdict rests on."""
     stale: str | None
     """Why one of these pre-trainings is not what params.yaml asks for now; None where none is."""
 
@@ -39,6 +43,7 @@ class Comparison:
             self,
             paired=-self.paired if self.paired else None,
             over_pretrainings=-self.over_pretrainings if self.over_pretrainings else None,
+            pretrainings=self.pretrainings[::-1] if self.pretrainings else None,
         )
 
 
@@ -96,13 +101,20 @@ class Filled:
     def compare(self, lesser: Cell, greater: Cell) -> Comparison:
         """Whether our value of `lesser` lies below that of `greater`; differences are the first minus the second."""
         paired = paired_difference(lesser.by_seed, greater.by_seed, self.confidence)
-        over, stale = None, None
+        found = None
         if self.other_seeds and lesser.run and greater.run and lesser.stage == greater.stage == repeats.STAGE:
             found = self.other_seeds.between(lesser.run, greater.run)
-            over, stale = (found.apart.get(lesser.key), found.stale) if found else (None, None)
+        found = found if found and lesser.key in found.apart else None
+        over = found.apart[lesser.key] if found else None
         verdict = below(over) if over else ordered(lesser.ours, greater.ours)
         return Comparison(
-            verdict, paired, Verdict.NOT_RUN if verdict is Verdict.NOT_RUN else below(paired), over, stale
+            verdict,
+            paired,
+            Verdict.NOT_RUN if verdict is Verdict.NOT_RUN else below(paired),
+            over,
+            found.pretrainings if found else None,
+            found.files if found else lesser.files + greater.files,
+            found.stale if found else None,
         )
 
     @property

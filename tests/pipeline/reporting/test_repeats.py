@@ -134,6 +134,7 @@ def test_page_and_file_show_them(repeated, params):
     assert "<td><b>104.0 ± 2.5</b></td>" in html and "<td>1.0, 1.0</td>" in html
     assert '<span title="croco_body_seed_2">105.0</span>' in html
     assert "croco_body <small>against</small> mae_body</th><td>\N{MINUS SIGN}15.0 ± 5.7</td><td>croco_body</td>" in html
+    assert "over 3 pre-trainings</small>" in html and "over 3 pre-trainings and one draw of random weights" in html
     with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     (whole,) = [row for row in rows if (row["of"], row["run"], row["metric"]) == ("croco_body", "all", "pa_mpjpe")]

@@ -157,12 +157,39 @@ def test_several_pretrainings_decide_where_both_rows_have_them(measured, write_m
     against = filled.against_default(filled.cells["mask_uniform", "body_pa_mpjpe"])
     assert against.verdict is Verdict.UNDECIDED
     assert against.over_pretrainings.mean == pytest.approx(322.0 / 3 - 105.0)
-    claims.write(list(found.values()), tmp_path / "claims.csv")
+    claims.write(list(found.values()), tmp_path / "claims.csv", measured.root)
     rows = {row["id"]: row for row in csv.DictReader((tmp_path / "claims.csv").open())}
     assert float(rows["c39"]["over_pretrainings"]) == pytest.approx(105.0 - 322.0 / 3, abs=1e-6)
     lines = list(csv.DictReader(table_files.to_csv(filled, measured.root).splitlines()))
     (line,) = [line for line in lines if (line["row"], line["column"]) == ("mask_uniform", "body_pa_mpjpe")]
     assert float(line["over_pretrainings_low"]) < 0 < float(line["over_pretrainings_high"])
+    assert (line["num_pretrainings"], line["num_pretrainings_default"]) == ("3", "3")
+    (row,) = [row for row in rows.values() if row["id"] == "c39"]
+    assert (row["first_pretrainings"], row["second_pretrainings"]) == ("3", "3")
+    runs = [f"{run}{seed}" for run in ("croco_body", "croco_body_uniform") for seed in ("", "_seed_1", "_seed_2")]
+    for names in (row["files"], line["compared_files"]):
+        assert sorted(names.split()) == sorted(
+            f"reports/metrics/mini/body_mesh/{run}/{seed}.json" for run in runs for seed in range(3)
+        )
+
+
+def test_how_many_pretrainings_are_behind_a_difference_is_said_whichever_row_is_first(
+    measured, write_metrics, fill, judge, tmp_path
+):
+    for number in (1, 2):
+        write_metrics(f"croco_body_seed_{number}", 0, 100.0 + number)
+    write_metrics("mae_body_seed_1", 0, 119.0)
+    filled = fill()["fig3a"]
+    mae, random = (filled.against_default(filled.cells[row, "body_pa_mpjpe"]) for row in ("mae_human", "random"))
+    assert (mae.pretrainings, random.pretrainings) == ((2, 3), (0, 3))
+    assert table_files.over_text(mae.pretrainings) == "over 2 and 3 pre-trainings"
+    assert table_files.over_text(random.pretrainings) == "over 3 pre-trainings and one draw of random weights"
+    assert table_files.over_text((5, 5)) == "over 5 pre-trainings"
+    found = judge()
+    claims.write(list(found.values()), tmp_path / "claims.csv", measured.root)
+    rows = {row["id"]: row for row in csv.DictReader((tmp_path / "claims.csv").open())}
+    assert (rows["c11"]["first_pretrainings"], rows["c11"]["second_pretrainings"]) == ("3", "2")
+    assert (rows["c39"]["first_pretrainings"], rows["c39"]["files"]) == ("", "")
 
 
 def test_a_claim_about_curves_holds_at_every_place_of_ours_and_fails_with_one(
@@ -190,7 +217,7 @@ def test_a_claim_about_curves_holds_at_every_place_of_ours_and_fails_with_one(
         write_metrics(f"croco_body@{third}", seed, 140.0 + 0.1 * seed)
     found = judge()["w04"]
     assert (found.ours, found.stale) == (Verdict.FAILS, "measured with other parameters than params.yaml has now")
-    claims.write([found], tmp_path / "claims.csv")
+    claims.write([found], tmp_path / "claims.csv", measured.root)
     (row,) = csv.DictReader((tmp_path / "claims.csv").open())
     assert row["ours"] == "does not hold" and f"at {third}: CroCo-Body 140.1" in row["at_each_place"]
     for seed in range(3):
@@ -230,7 +257,7 @@ def test_no_claim_is_lost_and_the_papers_own_contradictions_are_marked(layout, j
     found = judge()
     assert len(found) == 70 + 3 + 4
     assert sorted(id for id, item in found.items() if item.paper is False) == ["c14", "c23", "c28", "c55"]
-    claims.write(list(found.values()), tmp_path / "claims.csv")
+    claims.write(list(found.values()), tmp_path / "claims.csv", layout.root)
     rows = list(csv.DictReader((tmp_path / "claims.csv").open()))
     assert [row["id"] for row in rows] == list(found)
     assert {row["ours"] for row in rows} == {"not run"}

@@ -134,6 +134,7 @@ def render(
         blocks=blocks,
         details=run_details(tables, params, layout, plots),
         counts=claims_module.count(outcomes),
+        num_over_pretrainings=sum(item.over_pretrainings is not None for item in outcomes),
         judged=[
             (remark, list(items))
             for remark, items in groupby(

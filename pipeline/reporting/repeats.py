@@ -78,7 +78,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Untrained:
-    """Weights that nothing was pre-trained of, so that all their luck is that of fine-tuning."""
+    """One draw of weights that nothing was pre-trained of; of their luck, that of fine-tuning alone is known."""
 
     name: str
     values: Mapping[str, Interval]

@@ -135,6 +135,9 @@ def test_page_and_file_show_them(repeated, params):
     assert '<span title="croco_body_seed_2">105.0</span>' in html
     assert "croco_body <small>against</small> mae_body</th><td>\N{MINUS SIGN}15.0 ± 5.7</td><td>croco_body</td>" in html
     assert "over 3 pre-trainings</small>" in html and "over 3 pre-trainings and one draw of random weights" in html
+    assert "its side of the difference is the 4 fine-tunings of one draw of random weights" in html
+    assert "Of the 1 claims judged over pre-trainings, about 0.1 would be decided by luck" in html
+    assert "look decided by the interval over pre-trainings, and about as many by the paired one" in html
     with (repeated.report / "tables" / "pretraining_seeds.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     (whole,) = [row for row in rows if (row["of"], row["run"], row["metric"]) == ("croco_body", "all", "pa_mpjpe")]

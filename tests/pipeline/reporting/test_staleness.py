@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 
 from pipeline.layout import PROJECT
-from pipeline.reporting import metric_table, paper, table_files, tables
+from pipeline.reporting import claims, metric_table, paper, table_files, tables
 from pipeline.reporting.__main__ import main
+from pipeline.reporting.repeats import repeats
 from pipeline.run_spec import pretrain_fingerprint
 
 
@@ -74,6 +76,33 @@ def test_a_checkpoint_trained_again_is_seen(measured, pretrained, stale, write_m
     pretrained("croco_body", sha256="d" * 64)
     write_metrics("croco_body", 0, 104.0, init_sha256="c" * 64)
     assert stale() == "croco_body was trained again since"
+
+
+def test_a_group_is_out_of_date_with_one_of_its_pretrainings_and_so_are_its_comparisons(
+    measured, params, write_metrics
+):
+    for run in ("croco_body_seed_1", "croco_body_uniform", "croco_body_uniform_seed_1"):
+        write_metrics(run, 0, 105.0)
+
+    def look():
+        found = repeats(metric_table.read(measured), params)
+        groups = {group.name: group.stale for group in found.groups}
+        pairs = {(two.one, two.other): two.stale for two in found.comparisons}
+        reference = paper.load(measured.root / "reports")
+        filled = tables.build(reference, metric_table.read(measured), params, measured, found)
+        judged = {item.id: item.stale for item in claims.judge(reference.claims, filled, [])}
+        return groups, pairs["croco_body", "random"], pairs["croco_body", "croco_body_uniform"], judged["c39"]
+
+    assert look() == ({"croco_body": None, "croco_body_uniform": None}, None, None, None)
+    write_metrics("croco_body_uniform_seed_1", 0, 105.0, params_fingerprint="of another time")
+    why = "measured with other parameters than params.yaml has now"
+    assert look() == ({"croco_body": None, "croco_body_uniform": why}, None, why, why)
+    write_metrics("random", 1, 140.0, params_fingerprint="of another time")
+    assert look()[1] == why
+    assert main(["--params", str(PROJECT / "params.yaml"), "--root", str(measured.root)]) == 0
+    page = (measured.report / "index.html").read_text()
+    (told,) = re.findall(r"croco_body <small>against</small> random(.*?)</th>", page)
+    assert table_files.STALE in told
 
 
 def test_the_mark_stands_in_page_and_files(measured, write_metrics, layout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -190,6 +191,45 @@ def test_how_many_pretrainings_are_behind_a_difference_is_said_whichever_row_is_
     rows = {row["id"]: row for row in csv.DictReader((tmp_path / "claims.csv").open())}
     assert (rows["c11"]["first_pretrainings"], rows["c11"]["second_pretrainings"]) == ("3", "2")
     assert (rows["c39"]["first_pretrainings"], rows["c39"]["files"]) == ("", "")
+
+
+@pytest.mark.parametrize(("is_", "verdict"), [("above", Verdict.FAILS), ("below", Verdict.HOLDS)])
+def test_a_threshold_is_above_or_below(measured, fill, is_, verdict):
+    claim = paper.Threshold.model_validate(
+        {"id": "h", "table": "fig3a", "column": "body_pa_mpjpe", "row": "croco_human", "is": is_, "value": 110,
+         "paper": is_ == "below", "says": "CroCo-Body has 104 mm"}
+    )  # fmt: skip
+    (found,) = claims.judge(paper.Claims(orderings=(), thresholds=(claim,), curves=()), fill(), [])
+    assert (found.ours, found.paper_detail) == (verdict, f"CroCo-Body / CroCo-Hand 57.4 {is_} 110")
+
+
+def test_where_higher_is_better_the_better_row_is_the_higher_one(measured, fill):
+    """No such column is measured yet: that of errors stands for one."""
+    filled = fill()["fig3a"]
+    cells = {place: replace(cell, better="higher") for place, cell in filled.cells.items()}
+    names = ("mae_human", "croco_human")  # 118 and 104
+    orderings = tuple(
+        paper.Ordering(id=f"{better} > {worse}", table="fig3a", column="body_pa_mpjpe", better=better, worse=worse,
+                       paper=True, says="")
+        for better, worse in (names, names[::-1])
+    )  # fmt: skip
+    first, second = claims.judge(
+        paper.Claims(orderings=orderings, thresholds=(), curves=()), {"fig3a": replace(filled, cells=cells)}, []
+    )
+    assert (first.ours, first.paired.mean, second.ours, second.paired.mean) == (Verdict.HOLDS, 14, Verdict.FAILS, -14)
+    assert first.paper_detail == "MAE-Body / MAE-Hand 59.1 > CroCo-Body / CroCo-Hand 57.4"
+
+
+def test_the_first_row_of_a_claim_is_the_one_that_should_be_better(measured, write_metrics, judge, tmp_path):
+    for seed in range(3):
+        write_metrics("croco_body_uniform", seed, 105.0 + 3 * seed)
+    claims.write(list(judge().values()), tmp_path / "claims.csv", measured.root)
+    rows = {row["id"]: row for row in csv.DictReader((tmp_path / "claims.csv").open())}
+    assert (rows["c11"]["first_ours"], rows["c11"]["second_ours"]) == ("104", "118")
+    assert float(rows["c11"]["first_high"]) < float(rows["c11"]["second_low"])
+    assert (rows["c11"]["intervals_overlap"], rows["c39"]["intervals_overlap"]) == ("no", "yes")
+    assert float(rows["c39"]["second_low"]) < float(rows["c39"]["first_high"])
+    assert rows["c03"]["intervals_overlap"] == ""
 
 
 def test_a_claim_about_curves_holds_at_every_place_of_ours_and_fails_with_one(

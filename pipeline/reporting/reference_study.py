@@ -259,7 +259,11 @@ def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats |
         _part(usual, runs, first, specs, places, other_seeds) for usual, runs in _by_usual(first, specs).items()
     )
     beside = _without_a_reference(pretrained, metrics, params, other_seeds)
-    findings = [*_most(places, first), *_of_its_own(places, params), *_of_fine_tuning(places, metrics, params)]
+    findings = [
+        *_most(places, first),
+        *_of_its_own(places, params),
+        *_of_fine_tuning(places, metrics, params, other_seeds),
+    ]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
 
 
@@ -430,13 +434,16 @@ def _of_the_usual(usual: Place) -> list[str]:
         text = f"{usual.run}, {name} pairs{over}: the true reference instead of another recording's {_moves(other)}."
         if same is not None:
             text += f" Instead of another image of the same recording it {_moves(same)}"
-            if above(other) is Verdict.HOLDS and above(same) is not Verdict.HOLDS:
+            own, shared = above(same), "what the images of a recording share"
+            if above(other) is Verdict.HOLDS and own is Verdict.UNDECIDED and same.half_width is not None:
                 text += (
-                    ": it is seen to give what the images of a recording share, looks above all, and nothing of its own"
+                    f": it is seen to give {shared}, looks above all, and is not seen to give anything of its own "
+                    f"(at most {same.high:.4f})"
                 )
-            elif above(other) is Verdict.HOLDS and same.mean < other.mean:
-                share = same.mean / other.mean
-                text += f": {share:.0%} of what it gives is its own, the rest what the images of a recording share"
+            elif above(other) is Verdict.HOLDS and own is Verdict.FAILS:
+                text += f": it is seen to give {shared}, looks above all, and nothing of its own"
+            elif above(other) is Verdict.HOLDS and own is Verdict.HOLDS and same.mean < other.mean:
+                text += f": that is its own, the rest {shared}"
             text += "."
         found.append(text)
     return found
@@ -561,7 +568,9 @@ def _moves(saving: Interval) -> str:
     return f"{how} the loss over the person's hidden patches by {(saving if saving.mean > 0 else -saving).written(4)}"
 
 
-def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: Params) -> list[str]:
+def _of_fine_tuning(
+    places: Mapping[str, Place], metrics: MetricTable, params: Params, other_seeds: Repeats | None
+) -> list[str]:
     """Whether pre-training, and a reference that saves more, make fine-tuning better."""
     tuned = {run: place for run, place in places.items() if place.pa_mpjpe is not None}
     init = params.pretrain[params.study[0]].init
@@ -570,11 +579,21 @@ def _of_fine_tuning(places: Mapping[str, Place], metrics: MetricTable, params: P
         return []
     without = student_t(start, params.report.confidence)
     errors = {run: place.pa_mpjpe for run, place in tuned.items() if place.pa_mpjpe}
-    better = [run for run, error in errors.items() if ordered(error, without) is Verdict.HOLDS]
+
+    def is_below(one: str, other: str) -> bool:
+        between = other_seeds.between(one, other) if other_seeds else None
+        if between:
+            return between.better("pa_mpjpe") == one
+        return ordered(errors[one], errors.get(other, without)) is Verdict.HOLDS
+
+    better = [run for run in errors if is_below(run, init)]
     best = min(errors, key=lambda run: errors[run].mean)
+    like_it = [run for run in sorted(errors, key=lambda run: errors[run].mean) if not is_below(best, run)][1:]
     found = [
         f"Fine-tuning: of {len(errors)} runs {len(better)} end below the PA-MPJPE of {init} weights "
-        f"({without.written(1)} mm), intervals apart; best is {best} with {errors[best].written(1)} mm."
+        f"({without.written(1)} mm). Best is {best} with {errors[best].written(1)} mm; "
+        + (f"not told from it: {', '.join(like_it)}. " if like_it else "all others are told from it. ")
+        + "Decided over pre-trainings where both have several or one is untrained, else by intervals apart."
     ]
     for kind, name in KINDS.items():
         saved = {

@@ -243,12 +243,15 @@ def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: L
         (
             0.05,
             0.001,
-            "lower): it is seen to give what the images of a recording share, looks above all, and nothing of its own.",
+            "lower): it is seen to give what the images of a recording share, looks above all, and is not seen to give "
+            "anything of its own (at most 0.0055).",
         ),
+        (0.05, 0.01, "by 0.0100 ± 0.0045: that is its own, the rest what the images of a recording share."),
         (
             0.05,
-            0.01,
-            "by 0.0100 ± 0.0045: 20% of what it gives is its own, the rest what the images of a recording share.",
+            -0.01,
+            "raises the loss over the person's hidden patches by 0.0100 ± 0.0045: it is seen to give what the images of "
+            "a recording share, looks above all, and nothing of its own.",
         ),
         (-0.05, 0.001, "instead of another recording's raises the loss over the person's hidden patches by 0.0500"),
         (0.001, 0.001, "is not seen to change the loss over the person's hidden patches (0.0010 ± 0.0045 lower)"),
@@ -355,12 +358,32 @@ def test_fine_tuning_is_told_beside_what_the_reference_saves(layout: Layout, par
             write_metrics(run, seed, error + seed)
     *_, pays, saves = found(layout, params).findings
     assert pays == (
-        "Fine-tuning: of 2 runs 1 end below the PA-MPJPE of random weights (121.0 ± 2.5 mm), intervals apart; "
-        "best is study with 111.0 ± 2.5 mm."
+        "Fine-tuning: of 2 runs 1 end below the PA-MPJPE of random weights (121.0 ± 2.5 mm). Best is study with "
+        "111.0 ± 2.5 mm; all others are told from it. Decided over pre-trainings where both have several or one is "
+        "untrained, else by intervals apart."
     )
     assert saves == (
         "Of those fine-tuned, the reference saves most in cross-view pairs in study_mask_90, with 120.0 ± 2.5 mm."
     )
+
+
+def test_fine_tuning_is_told_as_in_the_table_of_differences(layout: Layout, params: Params, write_metrics) -> None:
+    """The interval of a difference is narrower than the two of what it is between laid end to end."""
+    errors = {"random": (119.0, 120.0, 121.0), "study": (116.0, 120.0), "study_mask_90": (116.5, 117.9, 116.2)}
+    for seed, error in enumerate(errors["random"]):
+        write_metrics("random", seed, error)
+    for run in ("study", "study_mask_90"):
+        measure(layout, params, run, {("view", "other"): 0.01})
+        for number, error in enumerate(errors[run]):
+            write_metrics(f"{run}_seed_{number}" if number else run, 0, error)
+    metrics = metric_table.read(layout)
+    repeated = repeats(metrics, params)
+    assert repeated is not None
+    better = {run: repeated.between(run, "random").better("pa_mpjpe") for run in ("study", "study_mask_90")}
+    assert better == {"study": None, "study_mask_90": "study_mask_90"}
+    *_, told, _ = found(layout, params).findings
+    assert "of 2 runs 1 end below the PA-MPJPE of random weights (120.0 ± 2.5 mm)" in told
+    assert "Best is study_mask_90 with 116.9 ± 2.3 mm; not told from it: study. Decided" in told
 
 
 @pytest.mark.parametrize(

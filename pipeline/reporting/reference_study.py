@@ -588,11 +588,15 @@ def _of_fine_tuning(
 
     better = [run for run in errors if is_below(run, init)]
     best = min(errors, key=lambda run: errors[run].mean)
-    like_it = [run for run in sorted(errors, key=lambda run: errors[run].mean) if not is_below(best, run)][1:]
+    like_it = [run for run in errors if run != best and not is_below(best, run)]
     found = [
         f"Fine-tuning: of {len(errors)} runs {len(better)} end below the PA-MPJPE of {init} weights "
         f"({without.written(1)} mm). Best is {best} with {errors[best].written(1)} mm; "
-        + (f"not told from it: {', '.join(like_it)}. " if like_it else "all others are told from it. ")
+        + (
+            f"not told from it are {len(like_it)}: {', '.join(like_it)}. "
+            if like_it
+            else "all others are told from it. "
+        )
         + "Decided over pre-trainings where both have several or one is untrained, else by intervals apart."
     ]
     for kind, name in KINDS.items():

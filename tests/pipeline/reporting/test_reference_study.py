@@ -250,8 +250,8 @@ def test_without_the_usual_run_or_anything_beside_it_there_is_no_study(layout: L
         (
             0.05,
             -0.01,
-            "raises the loss over the person's hidden patches by 0.0100 ± 0.0045: it is seen to give what the images of "
-            "a recording share, looks above all, and nothing of its own.",
+            "raises the loss over the person's hidden patches by 0.0100 ± 0.0045: it is seen to give what the images "
+            "of a recording share, looks above all, and nothing of its own.",
         ),
         (-0.05, 0.001, "instead of another recording's raises the loss over the person's hidden patches by 0.0500"),
         (0.001, 0.001, "is not seen to change the loss over the person's hidden patches (0.0010 ± 0.0045 lower)"),
@@ -383,7 +383,7 @@ def test_fine_tuning_is_told_as_in_the_table_of_differences(layout: Layout, para
     assert better == {"study": None, "study_mask_90": "study_mask_90"}
     *_, told, _ = found(layout, params).findings
     assert "of 2 runs 1 end below the PA-MPJPE of random weights (120.0 ± 2.5 mm)" in told
-    assert "Best is study_mask_90 with 116.9 ± 2.3 mm; not told from it: study. Decided" in told
+    assert "Best is study_mask_90 with 116.9 ± 2.3 mm; not told from it are 1: study. Decided" in told
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,12 @@ from pipeline.reporting import claims as claims_module
 from pipeline.reporting import data_counts
 from pipeline.reporting.claims import Outcome
 from pipeline.reporting.intervals import Verdict
-from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile, MetricTable, Value
+from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
 from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
 from pipeline.reporting.repeats import Repeats, first_alike
-from pipeline.reporting.staleness import why_stale
+from pipeline.reporting.staleness import mean_pose, why_stale
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.table_files import TASK_NAMES, heading, over_text, paper_text
 from pipeline.reporting.tables import Cell, Filled
@@ -148,7 +148,7 @@ def render(
             )
         ],
         on_the_way=on_the_way(reference, metrics, params),
-        mean_pose=mean_pose(metrics),
+        mean_pose=mean_pose(metrics, params),
         any_stale=any(cell.stale for filled in tables.values() for cell in filled.cells.values()),
         plots=plots,
         studies=studies,
@@ -264,12 +264,6 @@ def on_the_way(reference: Reference, metrics: MetricTable, params: Params) -> li
         if file.stage not in in_tables and file.values and not (file.stage == "pretrain" and file.name in elsewhere):
             of_stage.setdefault(file.stage, []).append(file)
     return [Measured(stage, tuple(files)) for stage, files in of_stage.items()]
-
-
-def mean_pose(metrics: MetricTable) -> Value | None:
-    """Error of a body in the mean training pose; the same in every fine-tuning, which all have the same data."""
-    found = (file.values.get("pa_mpjpe_of_mean_pose") for file in metrics.of("body_mesh"))
-    return next(filter(None, found), None)
 
 
 def stage_times(metrics: MetricTable) -> list[tuple[str, int, float]]:

@@ -12,6 +12,7 @@ from pipeline.layout import PROJECT
 from pipeline.reporting import claims, metric_table, paper, table_files, tables
 from pipeline.reporting.__main__ import main
 from pipeline.reporting.repeats import repeats
+from pipeline.reporting.studies import studies
 from pipeline.run_spec import pretrain_fingerprint
 
 
@@ -103,6 +104,59 @@ def test_a_group_is_out_of_date_with_one_of_its_pretrainings_and_so_are_its_comp
     page = (measured.report / "index.html").read_text()
     (told,) = re.findall(r"croco_body <small>against</small> random(.*?)</th>", page)
     assert table_files.STALE in told
+
+
+def change(path, **mean_pose):
+    """What the mean pose errs, and on how many images, in a metrics file of body mesh recovery."""
+    content = json.loads(path.read_text())
+    content["values"]["pa_mpjpe_of_mean_pose"] |= mean_pose
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("mean_pose", [{"n": 35000}, {"value": 123.402}, {"value": 120.0}])
+def test_what_was_measured_on_other_data_than_the_headline_is_out_of_date(measured, params, write_metrics, mean_pose):
+    """As after 3DPW has come: `make repro` measures the headline again, and not the further tables."""
+    paths = [write_metrics(run, 0, 105.0) for run in ("croco_body_seed_1", "croco_body_uniform", "croco_body@600")]
+    few = measured.metrics("body_mesh_labels", "croco_body/0.1/0")
+    few.parent.mkdir(parents=True)
+    few.write_text(json.dumps(json.loads(paths[0].read_text()) | {
+        "stage": "body_mesh_labels", "init": "croco_body", "labels": 0.1,
+    }))  # fmt: skip
+    change(few, value=124.4)  # The mean pose of fewer images.
+
+    def look():
+        metrics = metric_table.read(measured)
+        found = repeats(metrics, params)
+        filled = tables.build(paper.load(measured.root / "reports"), metrics, params, measured, found)
+        (against_random,) = (two.stale for two in found.comparisons if two.other == "random")
+        few_labels, on_the_way = studies(metrics, params)
+        return [
+            filled["t1d"].cells["mask_uniform", "body_pa_mpjpe"].stale,
+            found.of("croco_body").stale,
+            against_random,
+            on_the_way.at("croco_body", 600).stale,
+            few_labels.at("croco_body", 0.1).stale,
+        ], filled["fig3a"].cells["croco_human", "body_pa_mpjpe"].stale
+
+    for path in paths:
+        change(path, value=123.400002)  # On another processor.
+    assert look() == ([None] * 5, None)
+    for init in params.finetune.body_mesh.headline:
+        for seed in range(3):
+            change(measured.metrics("body_mesh", f"{init}/{seed}"), **mean_pose)
+    others, of_the_headline = look()
+    assert of_the_headline is None
+    why = "measured on other data"
+    # Whether a part of the training images is of the same ones is seen by their number and from afar.
+    assert others == [why] * 4 + [None if mean_pose == {"value": 123.402} else why]
+
+
+def test_what_the_mean_pose_errs_is_told_of_the_images_of_the_headline(measured, write_metrics):
+    change(write_metrics("croco", 0, 110.0), value=99.9, n=7)
+    assert main(["--params", str(PROJECT / "params.yaml"), "--root", str(measured.root)]) == 0
+    page = (measured.report / "index.html").read_text()
+    assert "has a PA-MPJPE of 123.4 mm on the same 320 images" in page
+    assert "or on other images than the headline" in page
 
 
 def test_the_mark_stands_in_page_and_files(measured, write_metrics, layout):

@@ -163,7 +163,7 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         files += [file for point in points if point for file in point.files]
         stale = stale or next((point.stale for point in points if point and point.stale), None)
     ours = _of_all(verdicts)
-    why = "; ".join(absent) or f"some points of {claim.figure} are not there yet"
+    why = "; ".join(absent) or "some points are not there yet"
     return replace(
         outcome,
         ours=ours,
@@ -171,7 +171,7 @@ def _curve(claim: Curve, tables: Mapping[str, Filled], studies: Mapping[str, Stu
         stale=stale,
         unit=cells[0].unit,
         remark=filled.remark,
-        reason=why if ours is Verdict.NOT_RUN else "",
+        reason=f"{why}; what there is stands in tables/{study.id}.csv" if ours is Verdict.NOT_RUN else "",
         study=study.id,
         places=tuple(texts),
     )

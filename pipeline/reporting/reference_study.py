@@ -592,11 +592,7 @@ def _of_fine_tuning(
     found = [
         f"Fine-tuning: of {len(errors)} runs {len(better)} end below the PA-MPJPE of {init} weights "
         f"({without.written(1)} mm). Best is {best} with {errors[best].written(1)} mm; "
-        + (
-            f"not told from it are {len(like_it)}: {', '.join(like_it)}. "
-            if like_it
-            else "all others are told from it. "
-        )
+        + (f"not told from it ({len(like_it)}): {', '.join(like_it)}. " if like_it else "all others are told from it. ")
         + "Decided over pre-trainings where both have several or one is untrained, else by intervals apart."
     ]
     for kind, name in KINDS.items():

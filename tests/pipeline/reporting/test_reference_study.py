@@ -383,7 +383,7 @@ def test_fine_tuning_is_told_as_in_the_table_of_differences(layout: Layout, para
     assert better == {"study": None, "study_mask_90": "study_mask_90"}
     *_, told, _ = found(layout, params).findings
     assert "of 2 runs 1 end below the PA-MPJPE of random weights (120.0 ± 2.5 mm)" in told
-    assert "Best is study_mask_90 with 116.9 ± 2.3 mm; not told from it are 1: study. Decided" in told
+    assert "Best is study_mask_90 with 116.9 ± 2.3 mm; not told from it (1): study. Decided" in told
 
 
 @pytest.mark.parametrize(

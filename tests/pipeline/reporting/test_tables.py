@@ -263,7 +263,10 @@ def test_a_claim_about_curves_holds_at_every_place_of_ours_and_fails_with_one(
     for seed in range(3):
         layout_file.with_name(f"{seed}.json").unlink()
     found = judge()["w04"]
-    assert (found.ours, found.reason) == (Verdict.NOT_RUN, "some points of Figure 4 are not there yet")
+    assert (found.ours, found.reason) == (
+        Verdict.NOT_RUN,
+        "some points are not there yet; what there is stands in tables/fig4.csv",
+    )
     assert f"at {third}: CroCo-Body not run, MAE-Body 128.1 ± 0.2: not run" in found.places
 
 
@@ -289,6 +292,7 @@ def test_a_claim_about_curves_says_which_of_them_is_missing(write_metrics, param
     found = judge()["w03"]
     assert (found.ours, found.study) == (Verdict.NOT_RUN, "fig3b")
     assert found.reason.startswith("MAE-IN1k: the released MAE weights are a ViT-Base for 224 px images")
+    assert found.reason.endswith("; what there is stands in tables/fig3b.csv")
     assert found.places[0] == "at 0.1: CroCo-Body 105.0 ± 2.5, Random 141.0 ± 2.5: holds"
     assert len(found.places) == 4
 

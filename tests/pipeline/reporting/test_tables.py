@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.layout import PROJECT, Layout
 from pipeline.reporting import claims, metric_table, paper, table_files, tables
 from pipeline.reporting.intervals import Verdict
 from pipeline.reporting.repeats import repeats
@@ -39,6 +40,20 @@ def test_without_any_metrics_every_cell_says_why_it_is_empty(fill):
     cells = [cell for filled in fill().values() for cell in filled.cells.values()]
     assert len(cells) == 162
     assert all(cell.ours is None and cell.missing for cell in cells)
+
+
+def test_readme_says_how_much_of_the_paper_is_measured(params):
+    """By the metrics in git."""
+    layout = Layout(params.scale)
+    metrics, reference = metric_table.read(layout), paper.load(PROJECT / "reports")
+    filled = tables.build(reference, metrics, params, layout, repeats(metrics, params))
+    counts = claims.count(claims.judge(reference.claims, filled, studies(metrics, params)))
+    cells, measured = (sum(map(of, filled.values())) for of in (lambda t: len(t.cells), lambda t: t.num_measured))
+    text = " ".join((PROJECT / "README.md").read_text().split())
+    assert f"{measured} of the paper's {cells} cells have a number of ours" in text
+    assert f"{counts.total() - counts[Verdict.NOT_RUN]} of its {counts.total()} claims a verdict" in text
+    empty = [table.table.label for table in filled.values() if not table.num_measured]
+    assert empty == [f"Table {name}" for name in ("1(b)", "1(e)", "2", "4(a)", "4(b)", "5(a)", "5(b)", "6")]
 
 
 def test_columns_of_hands_are_filled_by_runs_on_hands(fill):

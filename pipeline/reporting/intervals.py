@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, sqrt
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from scipy.special import stdtrit
 
@@ -116,6 +116,49 @@ def difference(a: Interval, b: Interval, confidence: float) -> Interval:
         return Interval(mean, 0.0, num)
     freedom = sum(squares) ** 2 / sum(square**2 / (side.num - 1) for square, side in zip(squares, (a, b), strict=True))
     return Interval(mean, float(stdtrit(freedom, 0.5 + confidence / 2)) * sqrt(sum(squares)), num)
+
+
+def crossed_difference(
+    a: Sequence[Mapping[int, float]], b: Sequence[Mapping[int, float]], confidence: float
+) -> Interval | None:
+    """Interval of the mean of a minus that of b where each of them is repeated in two ways, crossed with each other.
+
+    All were fine-tuned with the same seeds, which may suit a better than b: that luck is the same in all rows of a, and
+    does not fall with their number. So there are two variances, that of rows (as in Welch's interval) and that of the
+    difference between seeds; what is luck of a single value stands in both, and is taken off once. Not below the larger
+    of the two; degrees of freedom are Satterthwaite's (1946).
+
+    Args:
+        a, b: rows are pre-trainings, a value for each seed of fine-tuning. A side of one row has no luck of rows.
+
+    Returns:
+        None where rows have other seeds, or a single one: then nothing is known of their luck.
+    """
+    seeds = a[0].keys()
+    if len(seeds) < 2 or any(row.keys() != seeds for row in (*a, *b)):
+        return None
+    apart = [fmean(row[seed] for row in a) - fmean(row[seed] for row in b) for seed in seeds]
+    # Each a variance of the mean and its degrees of freedom.
+    of_seeds = (variance(apart) / len(seeds), len(seeds) - 1)
+    of_rows, of_both = [], []
+    for side in (a, b):
+        if len(side) > 1:
+            means = [fmean(row.values()) for row in side]
+            of_rows.append((variance(means) / len(side), len(side) - 1))
+            over_rows = {seed: fmean(row[seed] for row in side) for seed in seeds}
+            rest = [
+                row[seed] - mean - over_rows[seed] + fmean(means)
+                for row, mean in zip(side, means, strict=True)
+                for seed in seeds
+            ]
+            free = (len(side) - 1) * (len(seeds) - 1)
+            of_both.append((-sum(value**2 for value in rest) / free / len(rest), free))
+    parts = max(([*of_rows, of_seeds, *of_both], of_rows, [of_seeds]), key=lambda some: sum(part for part, _ in some))
+    square, num = sum(part for part, _ in parts), min(len(side) if len(side) > 1 else len(seeds) for side in (a, b))
+    if not square:
+        return Interval(fmean(apart), 0.0, num)
+    freedom = square**2 / sum(part**2 / of_part for part, of_part in parts)
+    return Interval(fmean(apart), float(stdtrit(freedom, 0.5 + confidence / 2)) * sqrt(square), num)
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float) -> Interval | None:

@@ -459,8 +459,8 @@ def _of_other_seeds(usual: str, compared: Sequence[Comparison], confidence: floa
     least = min(interval.num for interval in apart.values())
     found = [
         f"After fine-tuning, over {least} pre-trainings or more each, {len(told)} of {len(apart)} runs are told "
-        f"from {usual} by their PA-MPJPE. If none differed from it, about {len(apart) * (1 - confidence):.1f} would "
-        "look so by luck."
+        f"from {usual} by their PA-MPJPE. If none differed from it, up to about {len(apart) * (1 - confidence):.1f} "
+        "would look so by luck."
     ]
     if told:
         said = (

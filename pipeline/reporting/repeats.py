@@ -1,9 +1,10 @@
 """The luck of pre-training: runs of params.yaml that differ in nothing but their seed, fine-tuned alike.
 
 Intervals of cells are over fine-tuning seeds of one pre-training. Those here are over pre-trainings, each counted
-as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives. Pre-trainings
-that start from one and the same pre-trained checkpoint share its luck, and count as one by their mean. The random
-weights that others start from are the same for all, and their luck is in no interval.
+as the mean of its fine-tunings: they hold for what a method gives, not for what one checkpoint gives. All are
+fine-tuned with the same few seeds, whose luck stands in the intervals of differences as well. Pre-trainings that start
+from one and the same pre-trained checkpoint share its luck, and count as one by their mean. The random weights that
+others start from are the same for all, and their luck is in no interval.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, variance
 
-from pipeline.reporting.intervals import Interval, difference, lesser, student_t
+from pipeline.reporting.intervals import Interval, crossed_difference, difference, lesser, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.reporting.studies import METRICS
@@ -48,6 +49,8 @@ class Repeated:
     repeats: tuple[Repeat, ...]
     values: Mapping[str, Interval]
     """Of each of METRICS over the pre-trainings, mm; `num` counts those that start from the same one once."""
+    by_seed: Mapping[str, Sequence[Mapping[int, float]]]
+    """Of each of METRICS what `values` is of: a row for each start, with the mm of each fine-tuning seed."""
 
     @property
     def name(self) -> str:
@@ -83,6 +86,8 @@ class Untrained:
     name: str
     values: Mapping[str, Interval]
     """Of each of METRICS over fine-tuning seeds, mm."""
+    by_seed: Mapping[str, Sequence[Mapping[int, float]]]
+    """Of each of METRICS a single row, with the mm of each fine-tuning seed."""
     files: tuple[MetricsFile, ...]
     stale: str | None
     num_pretrainings = 0
@@ -95,7 +100,7 @@ class Comparison:
     one: str
     other: str
     apart: Mapping[str, Interval]
-    """Of each of METRICS: `one` minus `other`, mm, by Welch's interval."""
+    """Of each of METRICS: `one` minus `other`, mm, over pre-trainings and fine-tuning seeds."""
     pretrainings: tuple[int, int]
     """Of `one` and of `other`, those that start from the same one counted once; 0 of untrained weights."""
     files: tuple[MetricsFile, ...]
@@ -126,8 +131,16 @@ class Repeats:
         if one == other or not {one, other} <= sides.keys() or not {one, other} & groups.keys():
             return None
         a, b = sides[one], sides[other]
-        apart = {name: difference(a.values[name], b.values[name], self.confidence) for name in METRICS}
         counts = a.num_pretrainings, b.num_pretrainings
+        # Of several that start from the same one nothing is known of their luck, unlike of those that have none.
+        crossed = {
+            name: crossed_difference(a.by_seed[name], b.by_seed[name], self.confidence) if 1 not in counts else None
+            for name in METRICS
+        }
+        apart = {
+            name: found or difference(a.values[name], b.values[name], self.confidence)
+            for name, found in crossed.items()
+        }
         return Comparison(one, other, apart, counts, a.files + b.files, a.stale or b.stale)
 
     @property
@@ -188,17 +201,18 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
             repeat = Repeat(run, params.pretrain[run].seed, _over_seeds(files, params), files, stale)
             alike.setdefault(first, []).append(repeat)
     groups = tuple(
-        Repeated(
-            tuple(found),
-            {metric: student_t(_of_each_start(found, metric, params), params.report.confidence) for metric in METRICS},
-        )
-        for first, found in alike.items()
-        if len(found) > 1 and found[0].run == first
+        _repeated(found, params) for first, found in alike.items() if len(found) > 1 and found[0].run == first
     )
     if not groups:
         return None
     untrained = tuple(
-        Untrained(init, _over_seeds(files, params), files, why_any_stale(files, metrics, params))
+        Untrained(
+            init,
+            _over_seeds(files, params),
+            {metric: [_by_seed(files, metric)] for metric in METRICS},
+            files,
+            why_any_stale(files, metrics, params),
+        )
         for init in params.finetune.body_mesh.headline
         if init in params.import_weights and (files := _fine_tunings(init, metrics, params))
     )
@@ -207,14 +221,28 @@ def repeats(metrics: MetricTable, params: Params) -> Repeats | None:
     return Repeats(groups, untrained, study, headline, params.report.confidence)
 
 
-def _of_each_start(repeats: Sequence[Repeat], metric: str, params: Params) -> list[float]:
-    """Means of the pre-trainings, those that start from the same pre-trained checkpoint as one."""
-    of_start: dict[str, list[float]] = {}
+def _repeated(repeats: Sequence[Repeat], params: Params) -> Repeated:
+    by_seed = {metric: _of_each_start(repeats, metric, params) for metric in METRICS}
+    values = {
+        metric: student_t([fmean(row.values()) for row in rows], params.report.confidence)
+        for metric, rows in by_seed.items()
+    }
+    return Repeated(tuple(repeats), values, by_seed)
+
+
+def _of_each_start(repeats: Sequence[Repeat], metric: str, params: Params) -> list[dict[int, float]]:
+    """Of the pre-trainings by fine-tuning seed, those that start from the same pre-trained checkpoint as one."""
+    of_start: dict[str, dict[int, list[float]]] = {}
     for repeat in repeats:
         init = params.pretrain[repeat.run].init
-        start = init if init in params.pretrain else repeat.run
-        of_start.setdefault(start, []).append(repeat.values[metric].mean)
-    return [fmean(means) for means in of_start.values()]
+        row = of_start.setdefault(init if init in params.pretrain else repeat.run, {})
+        for seed, value in _by_seed(repeat.files, metric).items():
+            row.setdefault(seed, []).append(value)
+    return [{seed: fmean(values) for seed, values in row.items()} for row in of_start.values()]
+
+
+def _by_seed(files: Sequence[MetricsFile], metric: str) -> dict[int, float]:
+    return {file.seed: file.values[metric].value for file in files if file.seed is not None}
 
 
 def learns_from(run: Pretrain) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import inf
+from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from pipeline.reporting.intervals import (
     Verdict,
     above,
     below,
+    crossed_difference,
     difference,
     ordered,
     over_repeats,
@@ -50,6 +53,48 @@ def test_a_difference_without_spread_is_exact_and_of_single_runs_unknown():
     three, single = student_t([2.0, 2.0, 2.0], 0.95), student_t([1.0], 0.95)
     assert difference(three, student_t([1.0, 1.0], 0.95), 0.95) == Interval(1.0, 0.0, 2)
     assert difference(three, single, 0.95) == difference(-single, -three, 0.95) == Interval(1.0, None, 1)
+
+
+def test_a_crossed_difference_has_the_luck_of_rows_and_that_of_seeds():
+    one, other = [{0: 1.0, 1: 3.0}, {0: 3.0, 1: 5.0}], [{0: 0.0, 1: 4.0}]
+    # Variances 1 of the rows' means (2, 4) and 1 of the differences between seeds (2, 0); degrees of freedom 2.
+    found = crossed_difference(one, other, 0.95)
+    assert (found.mean, found.num, found.half_width) == (1.0, 2, pytest.approx(4.30265 * 2**0.5, rel=1e-5))
+    assert crossed_difference(other, one, 0.95) == -found
+
+
+def test_a_crossed_difference_is_welchs_where_seeds_do_the_same_to_both_sides():
+    one, other = ([{0: mean - 1, 1: mean, 2: mean + 1} for mean in means] for means in ((1, 2, 4), (3, 9, 7, 5)))
+    expected = difference(student_t((1, 2, 4), 0.95), student_t((3, 9, 7, 5), 0.95), 0.95)
+    assert crossed_difference(one, other, 0.95) == Interval(
+        pytest.approx(expected.mean), pytest.approx(expected.half_width), 3
+    )
+    assert crossed_difference(one[:1], other[:1], 0.95) == Interval(-2.0, 0.0, 3)
+
+
+@pytest.mark.parametrize("other", [[{0: 1.0}], [{0: 1.0, 1: 2.0}, {0: 1.0}], [{0: 1.0, 2: 2.0}]])
+def test_nothing_is_known_of_seeds_that_are_not_the_same(other):
+    assert crossed_difference([{0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0}], other, 0.95) is None
+    assert crossed_difference([{0: 1.0}, {0: 2.0}], [{0: 1.0}], 0.95) is None
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("rows", [5, 3, 1])
+def test_no_more_ties_are_decided_than_the_confidence_allows(of_seeds: float, rows: int):
+    """With the spreads of PA-MPJPE: of pre-trainings, of what a seed does to one side, of a fine-tuning."""
+    luck = np.random.default_rng(rows)
+
+    def side(number: int) -> list[dict[int, float]]:
+        of_rows = luck.normal(0, 0.35, (number, 1)) * (number > 1)
+        values = of_rows + luck.normal(0, of_seeds, 4) + luck.normal(0, 0.87, (number, 4))
+        return [dict(enumerate(row)) for row in values.tolist()]
+
+    ties = [(side(5), side(rows)) for _ in range(1000)]
+    means = [[student_t([*map(fmean, (row.values() for row in of))], 0.95) for of in pair] for pair in ties]
+    crossed = sum(below(crossed_difference(*pair, 0.95)) is not Verdict.UNDECIDED for pair in ties) / len(ties)
+    welchs = sum(below(difference(*pair, 0.95)) is not Verdict.UNDECIDED for pair in means) / len(ties)
+    assert 0.01 < crossed < 0.06
+    assert rows == 1 or of_seeds == 0 or crossed + 0.03 < welchs
 
 
 def test_repeats_on_the_same_samples_add_their_luck_to_that_of_the_samples():

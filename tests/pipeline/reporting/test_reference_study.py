@@ -407,7 +407,7 @@ def test_runs_with_other_seeds_are_compared_with_the_usual_one(
     number, end = said
     assert " ".join(by_usual["study_looks"][1:]) == (
         f"After fine-tuning, over 2 pre-trainings or more each, {number} runs are told from study_looks by their "
-        f"PA-MPJPE. If none differed from it, about 0.1 would look so by luck. {end}"
+        f"PA-MPJPE. If none differed from it, up to about 0.1 would look so by luck. {end}"
     )
     assert not any("fine-tuning" in sentence for sentence in by_usual["study"])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 from scipy.stats import ttest_ind
 
 from pipeline.reporting.intervals import (
@@ -61,6 +62,10 @@ def test_a_crossed_difference_has_the_luck_of_rows_and_that_of_seeds():
     found = crossed_difference(one, other, 0.95)
     assert (found.mean, found.num, found.half_width) == (1.0, 2, pytest.approx(4.30265 * 2**0.5, rel=1e-5))
     assert crossed_difference(other, one, 0.95) == -found
+    # What a seed does to one row alone stands in both, 25 / 16 and 9 / 16, and is taken off once, 1 / 16.
+    found = crossed_difference([{0: 1.0, 1: 3.0}, {0: 3.0, 1: 6.0}], other, 0.95)
+    freedom = 33**2 / (25**2 + 9**2 + 1)
+    assert found.half_width == pytest.approx(stdtrit(freedom, 0.975) * (33 / 16) ** 0.5)
 
 
 def test_a_crossed_difference_is_welchs_where_seeds_do_the_same_to_both_sides():

@@ -233,7 +233,11 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
     crops, basis = crops_files(params, layout), basis_of(init, params, layout)
     stage, name = run_name(init, seed, labels)
     if provenance.is_measured(layout, stage, name, basis.key):
-        logger.info("%s is measured already, from the same inputs; to do it again remove %s", name, layout.metrics(stage, name))
+        logger.info(
+            "%s is measured already, from the same inputs; remove %s to have it again",
+            name,
+            layout.metrics(stage, name),
+        )
         # Of a run that was killed between its last result and this.
         shutil.rmtree(scratch_of(layout, stage, name, basis), ignore_errors=True)
         return

@@ -163,7 +163,10 @@ def train_parser(params: Params, layout: Layout) -> None:
         str(device),
     )
     if provenance.is_measured(layout, STAGE, NAME, basis.key):
-        logger.info("the parser is trained already, from the same inputs; to do it again remove %s", layout.metrics(STAGE, NAME))
+        logger.info(
+            "the parser is trained already, from the same inputs; remove %s to have it again",
+            layout.metrics(STAGE, NAME),
+        )
         # Of a run that was killed between its last result and this.
         shutil.rmtree(scratch_of(layout, STAGE, NAME, basis), ignore_errors=True)
         return

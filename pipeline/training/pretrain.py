@@ -148,7 +148,11 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     is_measured = team.leads and provenance.is_measured(layout, STAGE, name, basis.key)
     if any(team.gather([basis.key if is_measured else ""])):
         if team.leads:
-            logger.info("%s is trained already, from the same inputs; to do it again remove %s", name, layout.metrics(STAGE, name))
+            logger.info(
+                "%s is trained already, from the same inputs; remove %s to have it again",
+                name,
+                layout.metrics(STAGE, name),
+            )
             # Of a run that was killed between its last result and this.
             shutil.rmtree(scratch_of(layout, STAGE, name, basis), ignore_errors=True)
         return

@@ -1,4 +1,4 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with six things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with seven things changed.
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side), and what it notes of a stage goes
 into `dvc.lock` without the notes of all others being written anew (flows.dvc_lock_file).
@@ -12,6 +12,9 @@ stage runs any more. Here what DVC writes goes into a file beside it, which then
 
 Where an output does not fit into DVC's cache, DVC says so, goes on, and ends as if all had gone well; here the stage
 has failed then.
+
+`--force` runs a stage anew also where its outputs stay in place while it runs (`persist`): they are removed first, since
+stages that find their results there have nothing to do.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """
@@ -65,6 +68,17 @@ def all_of_it(transfer: Callable[..., Any]) -> Callable[..., Any]:
     return transfer_all
 
 
+def anew_when_forced(run: Callable[..., None]) -> Callable[..., None]:
+    """`run(stage, ...)`, but where it is forced no output stays in place."""
+
+    def run_anew(stage: Any, *, force: bool = False, dry: bool = False, **options: Any) -> None:
+        if force and not dry and stage.cmd and not stage.frozen:
+            stage.remove_outs(force=True)
+        run(stage, force=force, dry=dry, **options)
+
+    return run_anew
+
+
 class WritesAside:
     """A file system of DVC's whose files keep their old content until the new one is whole."""
 
@@ -91,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dvc import output, rwlock
     from dvc.cli import main as dvc
     from dvc.repo import reproduce
+    from dvc.stage import Stage
     from dvc.utils.serialize import _common, _yaml
 
     from flows import process
@@ -109,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Both ways to a YAML file: as a whole, and modified.
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
     _yaml._modify_data = stage_by_stage(_yaml._modify_data)
+    Stage.run = anew_when_forced(Stage.run)
     output.otransfer = all_of_it(output.otransfer)
     edit = rwlock._edit_rwlock
 

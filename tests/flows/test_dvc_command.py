@@ -100,6 +100,19 @@ def test_a_stage_that_has_run_waits_for_the_lock_of_another_dvc(repository: Path
     assert "touch ran" in (repository / "dvc.lock").read_text()
 
 
+def test_only_force_removes_what_stays_in_place(repository: Path) -> None:
+    stage = {"cmd": "[ -e out ] || date +%N > out", "outs": [{"out": {"persist": True}}], "deps": ["given"]}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"first": stage}}))
+    (repository / "given").write_text("1")
+    made = []
+    for arguments in (["repro"], ["repro"], ["repro", "--force"]):
+        done = dvc(repository, "-m", "flows.dvc_command", *arguments)
+        assert done.returncode == 0, done.stderr
+        made.append((repository / "out").read_text())
+        (repository / "given").write_text("2")
+    assert made[0] == made[1] == "1\n" != made[2]
+
+
 def test_an_output_that_does_not_fit_into_the_cache_is_a_failure_that_room_mends(repository: Path) -> None:
     """The cache is on a disk of half a megabyte, in a mount of this test's own."""
     in_own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]

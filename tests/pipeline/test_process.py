@@ -221,14 +221,13 @@ def test_a_signal_that_comes_while_its_handler_is_being_installed_counts(monkeyp
 
 
 def test_a_terminal_that_goes_asks_for_a_stop_unless_that_is_ignored() -> None:
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGHUP)
-    assert stop.code == 129
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.getsignal(signal.SIGHUP)
     try:
-        with StopRequest() as stop:
-            signal.raise_signal(signal.SIGHUP)
-        assert stop.code is None
+        for handler, code in ((signal.SIG_DFL, 129), (signal.SIG_IGN, None)):
+            signal.signal(signal.SIGHUP, handler)
+            with StopRequest() as stop:
+                signal.raise_signal(signal.SIGHUP)
+            assert stop.code == code
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -13,8 +13,8 @@ stage runs any more. Here what DVC writes goes into a file beside it, which then
 Where an output does not fit into DVC's cache, DVC says so, goes on, and ends as if all had gone well; here the stage
 has failed then.
 
-`--force` runs a stage anew also where its outputs stay in place while it runs (`persist`): they are removed first, since
-stages that find their results there have nothing to do.
+`--force` runs a stage anew also where its outputs stay in place while it runs (`persist`): they are removed first,
+since a stage that finds its results there does nothing.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """

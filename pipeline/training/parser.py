@@ -38,7 +38,7 @@ from pipeline.training.parser_data import LabelledCrops, read_labelled, training
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
-from pipeline.training.unfinished import Basis, open_scratch, scratch_of
+from pipeline.training.unfinished import Basis, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +134,6 @@ def _edges(person: Tensor, cells: tuple[int, int]) -> Tensor:
 def train_parser(params: Params, layout: Layout) -> None:
     """Train (or go on training) the parser of a scale; writes checkpoint, history, metrics and pictures.
 
-    Does nothing when these lie there already, made from the very same inputs by the same code.
-
     Raises:
         ValueError: the synthetic dataset is missing or has no part labels.
         TrainingError: a loss that is not finite, a full disk, or an unfinished run of the parser that was made from
@@ -162,14 +160,6 @@ def train_parser(params: Params, layout: Layout) -> None:
         provenance.code_fingerprints(*CODE),
         str(device),
     )
-    if provenance.is_measured(layout, STAGE, NAME, basis.key):
-        logger.info(
-            "the parser is trained already, from the same inputs; remove %s to have it again",
-            layout.metrics(STAGE, NAME),
-        )
-        # Of a run that was killed between its last result and this.
-        shutil.rmtree(scratch_of(layout, STAGE, NAME, basis), ignore_errors=True)
-        return
     scratch = open_scratch(layout, STAGE, NAME, basis)
     history = train(
         model,
@@ -205,7 +195,6 @@ def train_parser(params: Params, layout: Layout) -> None:
         command=f"python -m pipeline.training.parser --params {params.params_file}",
         run=NAME,
         seed=spec.seed,
-        key=basis.key,
     )
     shutil.rmtree(scratch)
 

@@ -67,7 +67,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import ALONE, Team, joined, together
-from pipeline.training.unfinished import Basis, open_scratch, scratch_of
+from pipeline.training.unfinished import Basis, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +91,7 @@ KEYPOINT_HEAD = "keypoint_head"
 def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> None:
     """Run (or go on with) the pre-training `name`; writes checkpoint, history, metrics and pictures.
 
-    Every process of a `team` calls this; the first one writes. Does nothing when these lie there already, made from the
-    very same inputs by the same code.
+    Every process of a `team` calls this; the first one writes.
 
     Raises:
         ParamsError: the network and the crops do not fit each other, or no such run.
@@ -145,17 +144,6 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         provenance.code_fingerprints(*CODE),
         str(device),
     )
-    is_measured = team.leads and provenance.is_measured(layout, STAGE, name, basis.key)
-    if any(team.gather([basis.key if is_measured else ""])):
-        if team.leads:
-            logger.info(
-                "%s is trained already, from the same inputs; remove %s to have it again",
-                name,
-                layout.metrics(STAGE, name),
-            )
-            # Of a run that was killed between its last result and this.
-            shutil.rmtree(scratch_of(layout, STAGE, name, basis), ignore_errors=True)
-        return
     scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)
     silhouettes = any(params.datasets[source.name].silhouettes != "none" for source in sources)
     how = Completing(run.batch, run.normalize, device, silhouettes)
@@ -233,7 +221,6 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         reference_saves=[asdict(saving) for saving in saved],
         snapshots={str(step): checkpoints.fingerprint(snapshot) for step, snapshot in snapshots.items()},
         speed=json.loads((scratch / "live" / "speed.json").read_text()),
-        key=basis.key,
     )
     shutil.rmtree(scratch)
 

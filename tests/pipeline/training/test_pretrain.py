@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -129,30 +128,6 @@ def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, ru
     picture.write_bytes(picture.read_bytes() + b"another picture")
     assert known != folder_fingerprint(picture.parent)
     assert not unfinished(layout)
-
-
-def test_what_is_trained_already_is_trained_again_only_when_something_of_it_is_gone(
-    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    project = sibling(layout, tmp_path)
-    here = project[0]
-    caplog.set_level(logging.INFO)
-    run_here(project, "croco_body")
-    written = [here.metrics("pretrain", "croco_body"), here.checkpoint("croco_body") / "model.safetensors"]
-    times = [path.stat().st_mtime_ns for path in written]
-    assert "is trained already" not in caplog.text
-    run_here(project, "croco_body")
-    assert "croco_body is trained already" in caplog.text
-    assert [path.stat().st_mtime_ns for path in written] == times
-    assert not unfinished(here)
-    weights = written[1].read_bytes()
-    shutil.rmtree(here.checkpoint("croco_body@4"))
-    of_before = here.pictures("pretrain", "croco_body") / "of_before.png"
-    of_before.touch()
-    run_here(project, "croco_body")
-    assert here.checkpoint("croco_body@4").is_dir()
-    assert written[1].read_bytes() == weights
-    assert not of_before.exists()
 
 
 def test_the_command_for_several_machines_reaches_the_training(layout: Layout, tmp_path: Path) -> None:

@@ -60,8 +60,9 @@ def all_of_it(transfer: Callable[..., Any]) -> Callable[..., Any]:
         result = transfer(*arguments, **options)
         if result.failed:
             raise DvcException(
-                f"{len(result.failed)} files could not be copied into DVC's cache (above: why). Their stage is not "
-                "recorded. Make room and run the same command again: what is computed is kept where the stage allows it"
+                f"{len(result.failed)} files could not be copied into DVC's cache (above: why), and their stage is not "
+                "recorded. They are still there: make room, and `dvc commit -f <stage>` records them; "
+                "`dvc repro` would compute them again"
             )
         return result
 

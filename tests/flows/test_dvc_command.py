@@ -126,8 +126,11 @@ def test_an_output_that_does_not_fit_into_the_cache_is_a_failure_that_room_mends
     assert "No space left on device" in tight.stderr
     assert "1 files could not be copied into DVC's cache" in tight.stderr
     assert "head -c" not in (repository / "dvc.lock").read_text()
-    assert dvc(repository, "-m", "flows.dvc_command", "repro").returncode == 0
+    made = (repository / "large").read_bytes()
+    assert dvc(repository, "-m", "flows.dvc_command", "commit", "-f", "first").returncode == 0
     assert "head -c" in (repository / "dvc.lock").read_text()
+    assert "didn't change" in dvc(repository, "-m", "flows.dvc_command", "repro").stdout
+    assert (repository / "large").read_bytes() == made
 
 
 def test_the_command_of_the_environment_is_this_one() -> None:

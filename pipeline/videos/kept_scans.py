@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import frames
+from pipeline import code
 from pipeline.frames import VideoInfo
 from pipeline.run_spec import fingerprint
 from pipeline.videos.boxes_files import boxes_file
@@ -56,5 +56,4 @@ def _stat(path: Path) -> tuple[int, int] | None:
 @cache
 def _code() -> str:
     """Other code may find other persons, or other frames."""
-    modules = [*sorted(Path(__file__).parent.glob("*.py")), Path(frames.__file__)]
-    return fingerprint(*[path.read_text() for path in modules])
+    return fingerprint(code.hashes(("pipeline/frames.py", "pipeline/videos")))

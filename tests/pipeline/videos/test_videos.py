@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -263,10 +264,11 @@ def test_a_video_is_looked_at_once_until_it_or_the_settings_change(
     assert len(looked) == 3
 
 
-def test_other_code_that_decodes_looks_at_videos_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_that_decodes_looks_at_videos_again(
+    monkeypatch: pytest.MonkeyPatch, other_code: Callable[[str], Path]
+) -> None:
     before = kept_scans._code()
-    (tmp_path / "frames.py").write_text("decodes more")
-    monkeypatch.setattr("pipeline.frames.__file__", str(tmp_path / "frames.py"))
+    monkeypatch.setattr("pipeline.code.PROJECT", other_code("pipeline/frames.py"))
     assert kept_scans._code.__wrapped__() != before
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 
@@ -172,7 +173,11 @@ def test_the_real_labels_of_penn_action_are_read(shared: Path, tmp_path: Path) -
     quarantine = datasets.Quarantine()
     records = list(datasets.get("penn_action").records(tmp_path, quarantine))
     assert len(records) == 44
-    assert len(quarantine) == 11
+    frames = {path.stem: int(scipy.io.loadmat(path)["nframes"].item()) for path in labels.glob("*.mat")}
+    assert len(frames) == 12
+    missing = {f"frames/{s}/{i:06d}.jpg" for s, n in frames.items() if s != "0195" for i in range(1, n + 1)}
+    assert {entry.file for entry in quarantine.entries} == missing
+    assert {entry.reason for entry in quarantine.entries} == {"the image is missing"}
     assert {r.label for r in records} == {"baseball_swing"}
     assert records[0].keypoints_2d.shape == (13, 3)
     for r in records:

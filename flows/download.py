@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 
 from flows import process
 from flows.parameters import DatasetName
@@ -17,7 +19,18 @@ from pipeline.datasets import SourceFile
 from pipeline.layout import PROJECT
 
 
-@task(retries=4, retry_delay_seconds=[5, 30, 120, 600], cache_policy=NO_CACHE, task_run_name="fetch {file.name}")
+def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether the fault of a task run may be gone a few minutes later."""
+    return not isinstance(state.data, downloading.LastingError)
+
+
+@task(
+    retries=4,
+    retry_delay_seconds=[5, 30, 120, 600],
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+    task_run_name="fetch {file.name}",
+)
 def fetch(file: SourceFile, folder: Path) -> Path:
     """Download one file; a broken download goes on where it stopped."""
     return downloading.fetch(file, folder, Progress(f"fetch-{file.name}", file.name))

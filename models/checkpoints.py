@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +101,8 @@ def save(
             f"a {type(module).__name__} is none of {sorted(ARCHITECTURES)}; give config={{'architecture': ...}}"
         )
 
-    aside = directory.with_name(f".{directory.name}.{os.getpid()}")
+    # No two processes write one checkpoint, so what lies there was left by one that was killed.
+    aside, replaced = (directory.with_name(f".{directory.name}.{what}") for what in ("unfinished", "replaced"))
     shutil.rmtree(aside, ignore_errors=True)
     try:
         write_safetensors(aside / WEIGHTS, module.state_dict())
@@ -111,8 +111,8 @@ def save(
             (aside / f"{name}.json").write_text(text + "\n")
         if card is not None:
             (aside / CARD).write_text(card)
+        shutil.rmtree(replaced, ignore_errors=True)
         if directory.exists():
-            replaced = directory.with_name(f".{directory.name}.{os.getpid()}.replaced")
             directory.replace(replaced)
             aside.replace(directory)
             shutil.rmtree(replaced)

@@ -27,6 +27,8 @@ SIZE_TOLERANCE = 0.2
 """A file whose size differs by more than this share from the known one is not the file."""
 NOTHING_FOLLOWS = 416
 """What a server answers who is asked for bytes behind the end of a file."""
+FOR_GOOD = (401, 403, 404, 410, 451)
+"""Answers of a server that stay: no access, not there, gone, not in this country."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes there, bytes in all; 0 when the server does not say)."""
@@ -34,6 +36,10 @@ Progress = Callable[[int, int], None]
 
 class DownloadError(ValueError):
     """A file can not be had, or is not what it should be; the message names file and address."""
+
+
+class LastingError(DownloadError):
+    """It would be the same again in a few minutes: the file is gone from the server, say, or the disk is full."""
 
 
 BY_HAND: dict[Access, str] = {
@@ -55,15 +61,15 @@ def open_files(source: Source, dataset: str) -> tuple[SourceFile, ...]:
 def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> Path:
     """Download one file into `folder` unless it is there; returns its path.
 
-    A broken download goes on where it stopped. Raises DownloadError; it makes sense to try again.
+    A broken download goes on where it stopped. Raises DownloadError; but for LastingError, it makes sense to try again.
     """
     target = folder / file.name
     if target.is_file():
         return target
     if file.url is None:
-        raise DownloadError(f"{file.name}: only its owner hands it out; see {folder / 'SOURCE.md'}")
+        raise LastingError(f"{file.name}: only its owner hands it out; see {folder / 'SOURCE.md'}")
     if not file.url.startswith(("https://", "http://")):
-        raise DownloadError(f"{file.name}: {file.url} is no web address")
+        raise LastingError(f"{file.name}: {file.url} is no web address")
     folder.mkdir(parents=True, exist_ok=True)
     # Hidden, so that an unfinished download is not taken for real data.
     part = folder.with_name(f".{folder.name}.{target.name}.part")
@@ -83,7 +89,12 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
                         progress(done, total)
     except (urllib.error.URLError, HTTPException, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # not the server's fault
-            raise DownloadError(f"{part}: {error.strerror}. Make room and try again: what has come is kept") from error
+            raise LastingError(f"{part}: {error.strerror}. Make room and try again: what has come is kept") from error
+        if isinstance(error, urllib.error.HTTPError) and error.code in FOR_GOOD:
+            raise LastingError(
+                f"{file.name}: {file.url} answers {error.code} ({error.reason}); fetch the file by hand, "
+                f"{folder / 'SOURCE.md'} says where from"
+            ) from error
         if not (there and isinstance(error, urllib.error.HTTPError) and error.code == NOTHING_FOLLOWS):
             raise DownloadError(f"{file.name}: {file.url} does not answer as expected ({error}); try again") from error
         if error.headers.get("Content-Range") != f"bytes */{there}":  # the end of another file, or it does not say
@@ -94,7 +105,7 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
         raise DownloadError(f"{file.name}: {done} of {total} bytes came from {file.url}; try again")
     if file.megabytes and abs(done / 1e6 - file.megabytes) > SIZE_TOLERANCE * file.megabytes + 1:
         part.unlink()
-        raise DownloadError(f"{file.name}: {file.url} gave {done / 1e6:.0f} MB, expected about {file.megabytes} MB")
+        raise LastingError(f"{file.name}: {file.url} gave {done / 1e6:.0f} MB, expected about {file.megabytes} MB")
     part.replace(target)
     return target
 

@@ -9,8 +9,10 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.datasets import keypoints
 from pipeline.datasets.base import JOINT_MARGIN, Dataset, box_around, image_size
@@ -18,7 +20,7 @@ from pipeline.datasets.pickles import load_arrays
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
 from pipeline.datasets.world import World, generator, write_jpeg
-from pipeline.records import FrameRecord
+from pipeline.records import FrameRecord, matches
 from pipeline.rendering.cameras import hand_held
 from pipeline.rendering.scene import Person
 
@@ -27,9 +29,14 @@ MIN_KEYPOINTS = 6
 """The release itself zeroes poses2d with fewer confident joints; we hold to the same number."""
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 GENDERS = {"m": "male", "f": "female", "n": "neutral"}
-_KEYS = (
-    "poses", "betas", "trans", "genders", "poses2d", "jointPositions", "cam_poses", "campose_valid", "cam_intrinsics",
-)  # fmt: skip
+_OF_CAMERA: dict[str, tuple[int | None, ...]] = {"cam_poses": (None, 4, 4), "cam_intrinsics": (3, 3)}
+_OF_ACTORS: dict[str, tuple[int | None, ...]] = {
+    "poses": (None, 72), "betas": (None,), "trans": (None, 3), "poses2d": (None, 3, 18), "jointPositions": (None, 72),
+    "campose_valid": (None,),
+}  # fmt: skip
+"""Of a sequence file, by key: the shape of an array, or of each actor's in a list; None = any length."""
+_OF_FRAMES = ("cam_poses", "poses", "trans", "poses2d", "jointPositions", "campose_valid")
+"""Have one row per frame."""
 URL = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
 FILL = 0.42
 """Share of the frame's height that the stand-in's person takes on average: its square fits into the frame's width."""
@@ -86,20 +93,30 @@ class ThreeDPW(Dataset):
         file = path.relative_to(root).as_posix()
         try:
             content = load_arrays(path)
-            if not isinstance(content, dict) or (missing := [key for key in _KEYS if key not in content]):
-                raise ValueError(f"no {', '.join(missing)} in it" if isinstance(content, dict) else "not a dict")
+            num_actors = _num_actors(content)
         except ValueError as error:
             quarantine.add(file, str(error).replace(f"{path}: ", ""))
             return
-        for actor in range(len(content["poses"])):
-            yield from self._read_actor(root, content, actor, path.stem, split, file, quarantine)
+        for actor in range(num_actors):
+            try:
+                yield from self._read_actor(root, content, actor, path.stem, split, file, quarantine)
+            except ValueError as error:
+                quarantine.add(f"{file}#actor {actor}", str(error))
 
     def _read_actor(
-        self, root: Path, content: dict, actor: int, sequence: str, split: str, file: str, quarantine: Quarantine
+        self, root: Path, content: Any, actor: int, sequence: str, split: str, file: str, quarantine: Quarantine
     ) -> Iterator[FrameRecord]:
-        poses, trans = content["poses"][actor], content["trans"][actor]
-        points = np.asarray(content["poses2d"][actor]).transpose(0, 2, 1)
-        valid = np.asarray(content["campose_valid"][actor]).astype(bool)
+        found = {key: _array(content[key], key, shape) for key, shape in _OF_CAMERA.items()}
+        found |= {key: _array(content[key][actor], key, shape) for key, shape in _OF_ACTORS.items()}
+        if (gender := GENDERS.get(str(content["genders"][actor]))) is None:
+            raise ValueError(f"the gender is {content['genders'][actor]!r}, expected one of {', '.join(GENDERS)}")
+        lengths = {len(found[key]) for key in _OF_FRAMES}
+        num_frames = min(lengths)
+        if beyond := max(lengths) - num_frames:
+            quarantine.add(f"{file}#actor {actor}", "frames beyond the shortest of its arrays", beyond)
+        poses, trans, cameras = found["poses"], found["trans"], found["cam_poses"]
+        points = found["poses2d"][:num_frames].transpose(0, 2, 1)
+        valid = found["campose_valid"][:num_frames].astype(bool)
         usable = valid & ((points[:, :, 2] > 0).sum(axis=1) >= MIN_KEYPOINTS)
         if dropped := int((~usable).sum()):
             quarantine.add(f"{file}#actor {actor}", "no valid camera pose or too few 2D keypoints", dropped)
@@ -122,18 +139,18 @@ class ThreeDPW(Dataset):
                     time_s=frame / FPS,
                     keypoints_2d=np.where(confident[:, None], points[frame], 0.0),
                     keypoint_set="openpose18",
-                    camera_K=np.asarray(content["cam_intrinsics"]),
-                    camera_R=content["cam_poses"][frame][:3, :3],
-                    camera_t=content["cam_poses"][frame][:3, 3],
+                    camera_K=found["cam_intrinsics"],
+                    camera_R=cameras[frame, :3, :3],
+                    camera_t=cameras[frame, :3, 3],
                     body_model="smpl",
-                    gender=GENDERS[content["genders"][actor]],
+                    gender=gender,
                     global_orient=poses[frame, :3],
-                    body_pose=poses[frame, 3:72],
-                    betas=np.asarray(content["betas"][actor])[:10],
+                    body_pose=poses[frame, 3:],
+                    betas=found["betas"][:10],
                     transl=trans[frame],
-                    joints_3d=content["jointPositions"][actor][frame].reshape(-1, 3),
+                    joints_3d=found["jointPositions"][frame].reshape(-1, 3),
                 )
-            except (ValueError, KeyError, IndexError) as error:
+            except ValueError as error:
                 quarantine.add(f"{image}#actor {actor}", str(error))
 
     def shards(self, sizes: Sizes) -> list[str]:
@@ -191,6 +208,31 @@ class ThreeDPW(Dataset):
         path = folder / f"sequenceFiles/{split}/{shard}.pkl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _num_actors(content: object) -> int:
+    """ValueError that says what a sequence file lacks."""
+    if not isinstance(content, dict):
+        raise ValueError("not a dict")
+    if missing := [key for key in (*_OF_ACTORS, "genders", *_OF_CAMERA) if key not in content]:
+        raise ValueError(f"no {', '.join(missing)} in it")
+    lists = {key: content[key] for key in (*_OF_ACTORS, "genders")}
+    counts = {len(value) if isinstance(value, list | tuple | np.ndarray) else None for value in lists.values()}
+    if len(counts) != 1 or (count := counts.pop()) is None:
+        raise ValueError(f"not lists with one entry per actor: {', '.join(lists)}")
+    return count
+
+
+def _array(value: object, key: str, expected: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """ValueError naming the key of what is no array of numbers of the expected shape."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key} is no array of numbers") from error
+    if not matches(array.shape, expected):
+        shape = ", ".join("any" if length is None else str(length) for length in expected)
+        raise ValueError(f"{key} is of shape {array.shape}, expected ({shape})")
+    return array
 
 
 DATASET = ThreeDPW()

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from pipeline import datasets
 from pipeline.crops import Square, crop
 from pipeline.datasets.quarantine import Quarantine
-from pipeline.frames import FrameError, read_image
+from pipeline.frames import FrameError, read_image, read_labels
 from pipeline.process import num_cores
 from pipeline.records import FrameRecord
 
@@ -74,7 +73,7 @@ def read_labelled(root: Path, scale: float, size: int) -> tuple[LabelledCrops, L
 
     def read(record: FrameRecord) -> tuple[NDArray, NDArray] | FrameError:
         try:
-            image, parts = read_image(root / record.image), _read_labels(root / str(record.silhouette))
+            image, parts = read_image(root / record.image), read_labels(root / str(record.silhouette))
         except FrameError as error:
             return error
         held = record.sequence in apart
@@ -166,13 +165,6 @@ def _stack(rows: Sequence[tuple[NDArray, NDArray, str]], size: int) -> LabelledC
         return LabelledCrops(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), [])
     images, labels, names = zip(*rows, strict=True)
     return LabelledCrops(np.stack(images), np.stack(labels), list(names))
-
-
-def _read_labels(path: Path) -> NDArray[np.uint8]:
-    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if found is None or found.ndim != 2 or found.dtype != np.uint8:
-        raise FrameError(f"{path}: no image of part labels (one channel of 8 bits)")
-    return found.astype(np.uint8)
 
 
 def _unit_hash(name: str) -> bytes:

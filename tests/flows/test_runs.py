@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,43 @@ def test_what_its_user_can_mend_ends_a_flow_without_a_traceback(
     assert ("Traceback" in done.stderr + done.stdout) == (not mendable)
     if mendable:
         assert "error: the folder is empty" in done.stderr.splitlines()
+
+
+class Gone(BaseHTTPRequestHandler):
+    """`/404` is not there, `/503` is busy."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_error(int(self.path[1:]))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+FETCH_TWO = """
+import sys
+from pathlib import Path
+from prefect import flow
+from flows import process
+from flows.download import fetch
+from pipeline.datasets import SourceFile
+
+@flow
+def fetch_two(home, folder):
+    once_more = fetch.with_options(retries=1, retry_delay_seconds=0)
+    for task, path in ((fetch, "404"), (once_more, "503")):
+        assert task(SourceFile(name=path, url=home + path), Path(folder), return_state=True).is_failed()
+
+with process.command():
+    fetch_two(*sys.argv[1:])
+"""
+
+
+def test_only_what_may_pass_is_asked_for_again(server: dict[str, str], tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gone) as host:
+        host.asked = []  # type: ignore[attr-defined]
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        command = [sys.executable, "-c", FETCH_TWO, f"http://127.0.0.1:{host.server_port}/", str(tmp_path)]
+        subprocess.run(command, cwd=PROJECT, env=server, check=True, timeout=120)
+        host.shutdown()
+        assert host.asked == ["/404", "/503", "/503"]  # type: ignore[attr-defined]

@@ -3,7 +3,10 @@
 import argparse
 import json
 import logging
+import os
 import pickle
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -161,6 +164,31 @@ def test_saving_twice_replaces_the_checkpoint_and_gives_the_same_bytes(tmp_path)
     assert fingerprint(tmp_path / "a") != before
     save(tmp_path / "a", first, provenance={})
     assert fingerprint(tmp_path / "a") == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("number", range(1, 8))
+def test_what_a_killed_save_leaves_is_gone_after_the_next(number, tmp_path, monkeypatch):
+    """Killed before each of the steps on which something is written or moved, `number` of them done."""
+    directory, module = tmp_path / "a", catalog.create("croco_mini_patch8_64", 0)
+    save(directory, module, provenance={})
+    killed = os.fork()
+    if not killed:
+        steps = iter(range(number))
+
+        def or_die(step):
+            return lambda *args, **kwargs: (
+                step(*args, **kwargs) if next(steps, None) is not None else os.kill(os.getpid(), signal.SIGKILL)
+            )
+
+        for place, name in ((Path, "write_text"), (Path, "replace"), (shutil, "rmtree")):
+            monkeypatch.setattr(place, name, or_die(getattr(place, name)))
+        save(directory, module, provenance={}, card="a card")
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(killed, 0)[1])
+    save(directory, module, provenance={}, card="a card")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert same_weights(load(directory), module)
 
 
 def test_a_module_without_known_architecture_needs_a_config(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.datasets import SourceFile
-from pipeline.download import DownloadError, fetch, open_files, unpack
+from pipeline.download import DownloadError, LastingError, fetch, open_files, unpack
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -24,6 +24,10 @@ class Host(BaseHTTPRequestHandler):
     """CONTENT, from where a Range header asks; `/broken` promises more than it gives, `/silent` hides its size."""
 
     def do_GET(self) -> None:
+        if self.path in ("/404", "/503"):
+            self.server.starts.append(0)  # type: ignore[attr-defined]
+            self.send_error(int(self.path[1:]))
+            return
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         self.server.starts.append(start)  # type: ignore[attr-defined]
         body = CONTENT[start:]
@@ -58,7 +62,7 @@ def source(host: ThreadingHTTPServer, path: str = "whole", megabytes: int | None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
 def test_a_full_disk_is_not_the_servers_fault(host: ThreadingHTTPServer, tmp_path: Path) -> None:
     (tmp_path / ".coco.a.bin.part").symlink_to("/dev/full")
-    with pytest.raises(DownloadError, match=r"\.coco\.a\.bin\.part: No space left on device\. Make room and try again"):
+    with pytest.raises(LastingError, match=r"\.coco\.a\.bin\.part: No space left on device\. Make room and try again"):
         fetch(source(host), tmp_path / "coco")
 
 
@@ -98,8 +102,17 @@ def test_a_download_that_was_stopped_at_its_end_is_taken_or_begun_afresh(
     assert [entry.name for entry in tmp_path.rglob("*")] == ["coco", "a.bin"]
 
 
+def test_a_dead_link_is_told_from_a_server_that_is_busy(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    says = r"a.bin: http.*/404 answers 404 \(Not Found\); fetch the file by hand, .*coco/SOURCE.md says where from"
+    with pytest.raises(LastingError, match=says):
+        fetch(source(host, "404"), tmp_path / "coco")
+    with pytest.raises(DownloadError, match=r"503.*try again") as busy:
+        fetch(source(host, "503"), tmp_path / "coco")
+    assert not isinstance(busy.value, LastingError)
+
+
 def test_a_page_in_place_of_the_file_is_refused(host: ThreadingHTTPServer, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="gave 1 MB, expected about 500 MB"):
+    with pytest.raises(LastingError, match="gave 1 MB, expected about 500 MB"):
         fetch(source(host, megabytes=500), tmp_path)
 
 

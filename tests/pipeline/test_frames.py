@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.frames import FrameError, read_image, read_mask, read_video_frames, stream_video, video_info
+from pipeline.frames import (
+    FrameError,
+    read_coarse,
+    read_image,
+    read_labels,
+    read_mask,
+    read_video_frames,
+    stream_video,
+    video_info,
+)
 from tests.pipeline.videos.moving_figure import without_duration
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -116,6 +125,7 @@ def test_an_image_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/r\xe4ume.png")
     (tmp_path / "a.png").rename(path)
     assert read_image(path).shape == (2, 3, 3)
+    assert read_coarse(path).shape == (2, 3)
 
 
 def test_images_come_back_as_rgb(tmp_path: Path) -> None:
@@ -136,6 +146,27 @@ def test_a_mask_is_true_where_any_channel_is_not_zero(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(tmp_path / "colour.png"), mask > 0)
 
 
+def test_labels_are_taken_as_they_are_or_refused(tmp_path: Path) -> None:
+    labels = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    assert np.array_equal(read_labels(tmp_path / "labels.png"), labels)
+    Image.fromarray(labels).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(np.dstack([labels] * 3)).save(tmp_path / "colour.png")
+    for name in ("palette", "colour"):
+        with pytest.raises(FrameError, match=rf"{name}\.png: no image of part labels \(one channel of 8 bits\)"):
+            read_labels(tmp_path / f"{name}.png")
+
+
+def test_a_coarse_photograph_is_an_eighth_of_its_size_and_of_the_same_brightness(tmp_path: Path) -> None:
+    pixels = np.full((400, 640, 3), 40, np.uint8)
+    pixels[:, 320:] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    coarse = read_coarse(tmp_path / "a.jpg")
+    assert coarse.shape == (50, 80)
+    assert (coarse[:, :38] == 40).all()
+    assert (coarse[:, 42:] == 200).all()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_truncated_image_is_an_error_naming_the_file(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
@@ -144,6 +175,8 @@ def test_a_truncated_image_is_an_error_naming_the_file(tmp_path: Path, suffix: s
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(FrameError, match=f"cut{suffix}: not a readable image"):
         read_image(path)
+    with pytest.raises(FrameError, match=f"cut{suffix}: not a readable image"):
+        read_coarse(path)
 
 
 def test_a_missing_image_is_an_error_naming_the_file(tmp_path: Path) -> None:

@@ -96,6 +96,33 @@ def test_3dpw_loses_of_a_sequence_only_the_image_that_is_none(copy: Copy) -> Non
     assert sum(listed([entry], "imageFiles/test_01", "not a readable image") for entry in entries) == 3
 
 
+def test_3dpw_names_the_array_that_is_not_what_it_should_be(copy: Copy) -> None:
+    root = copy("3dpw")
+    sequences = sorted((root / "sequenceFiles").glob("*/*.pkl"))
+    wrong: list[Callable[[dict], object]] = [
+        lambda content: content["poses"].append(content["poses"][0]),
+        lambda content: content.update(cam_intrinsics=np.eye(4)),
+        lambda content: content["poses2d"].__setitem__(0, content["poses2d"][0][:, :2]),
+        lambda content: content["genders"].__setitem__(0, "x"),
+        lambda content: content["trans"].__setitem__(0, content["trans"][0][:6]),
+    ]
+    for path, change in zip(sequences, wrong, strict=True):
+        content = pickle.loads(path.read_bytes())
+        change(content)
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    records, entries = read("3dpw", root)
+    assert {r.sequence for r in records} == {sequences[4].stem}
+    assert [r.frame_index for r in records] == [0, 5]
+    keys = "poses, betas, trans, poses2d, jointPositions, campose_valid, genders"
+    assert set(entries) >= {
+        (f"sequenceFiles/test/{sequences[0].name}", f"not lists with one entry per actor: {keys}"),
+        (f"sequenceFiles/test/{sequences[1].name}#actor 0", "cam_intrinsics is of shape (4, 4), expected (3, 3)"),
+        (f"sequenceFiles/train/{sequences[2].name}#actor 0", "poses2d is of shape (15, 2, 18), expected (any, 3, 18)"),
+        (f"sequenceFiles/train/{sequences[3].name}#actor 0", "the gender is 'x', expected one of m, f, n"),
+    }
+    assert listed(entries, sequences[4].name, "frames beyond the shortest of its arrays")
+
+
 def test_3dpw_leaves_out_frames_without_a_valid_camera_and_counts_them(copy: Copy) -> None:
     root = copy("3dpw")
     quarantine = Quarantine()

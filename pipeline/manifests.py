@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ from pipeline.records import ARRAY_SHAPES, FIELD_NAMES, SPLITS, FrameRecord
 
 VERSIONS = {"records": "1.0", "pairs": "3.0"}
 PAIR_KINDS = ("view", "pose")
+SPOOL_BATCH = 4096
+"""Records turned into columns at a time, of some 7 kB each; the next come while these are still held."""
+ROW_GROUP = 1 << 18
+"""Records sorted and written at a time, of some 2 kB each."""
 
 
 class ManifestError(ValueError):
@@ -96,20 +101,55 @@ _SCHEMAS = {"records": RECORDS, "pairs": PAIRS}
 
 
 def write_records(records: Iterable[FrameRecord], path: Path) -> int:
-    """Write records sorted by key; returns how many. Raises ManifestError on a duplicate key."""
-    rows = sorted(records, key=lambda record: record.key)
-    columns: dict[str, list[object]] = {name: [] for name in RECORDS.names}
-    for record in rows:
-        columns["frame_id"].append(record.frame_id)
-        for name in FIELD_NAMES:
-            value = getattr(record, name)
-            if value is not None and (name in ARRAY_SHAPES or name == "box"):
-                value = np.asarray(value, dtype=np.float64).ravel()
-            columns[name].append(value)
-    arrays = {name: pa.array(columns[name], RECORDS.field(name).type) for name in RECORDS.names}
-    table = pa.table(arrays, schema=RECORDS)
-    write_table(table, path)
-    return table.num_rows
+    """Write records sorted by key; returns how many. Raises ManifestError on a duplicate key.
+
+    In memory are some thousands of them at a time and the keys of all: millions may come.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spooled = path.with_name(f".{path.name}.{os.getpid()}.spooled")
+    try:
+        _spool(records, spooled)
+        with pa.memory_map(str(spooled)) as source, pa.ipc.open_file(source) as unsorted:
+            batches = [unsorted.get_batch(number) for number in range(unsorted.num_record_batches)]
+            table = pa.Table.from_batches(batches, unsorted.schema)
+            _check(table.drop_columns(_KEY).replace_schema_metadata(RECORDS.metadata), str(path))
+            order = pc.sort_indices(table[_KEY]).to_numpy().astype(np.int64)
+            pieces = [order[start : start + ROW_GROUP] for start in range(0, max(1, len(order)), ROW_GROUP)]
+            _write_aside((_taken(unsorted, rows) for rows in pieces), RECORDS, path)
+        return len(order)
+    finally:
+        spooled.unlink(missing_ok=True)
+
+
+_KEY = "key"
+"""Column beside those of a record, while they are not sorted."""
+
+
+def _spool(records: Iterable[FrameRecord], path: Path) -> None:
+    """Write records as they come, as an Arrow file of batches of `SPOOL_BATCH`."""
+    schema = RECORDS.append(pa.field(_KEY, pa.string(), nullable=False))
+    with pa.ipc.new_file(str(path), schema) as out:
+        stream = iter(records)
+        while some := list(islice(stream, SPOOL_BATCH)):
+            columns: dict[str, list[object]] = {name: [] for name in schema.names}
+            for record in some:
+                columns["frame_id"].append(record.frame_id)
+                columns[_KEY].append(record.key)
+                for name in FIELD_NAMES:
+                    value = getattr(record, name)
+                    if value is not None and (name in ARRAY_SHAPES or name == "box"):
+                        value = np.asarray(value, dtype=np.float64).ravel()
+                    columns[name].append(value)
+            arrays = [pa.array(columns[name], schema.field(name).type) for name in schema.names]
+            out.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _taken(unsorted: pa.RecordBatchFileReader, rows: NDArray[np.int64]) -> pa.Table:
+    """Rows of a spooled file in the order asked for: reads no batch but theirs."""
+    numbers, which = np.unique(rows // SPOOL_BATCH, return_inverse=True)
+    read = pa.Table.from_batches([unsorted.get_batch(int(number)) for number in numbers], unsorted.schema)
+    taken = read.drop_columns(_KEY).take(which * SPOOL_BATCH + rows % SPOOL_BATCH)
+    return taken.replace_schema_metadata(RECORDS.metadata).combine_chunks()
 
 
 def write_pairs(rows: list[dict[str, object]], path: Path, frames: str) -> int:
@@ -165,9 +205,16 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Check a manifest table against its rules, then write it aside and rename it into place."""
     _check(table, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_aside([table], table.schema, path)
+
+
+def _write_aside(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """One Parquet file of tables of one schema, each of them a row group unless it is very long."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, aside, compression="zstd")
+        with pq.ParquetWriter(aside, schema, compression="zstd") as out:
+            for table in tables:
+                out.write_table(table)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -267,7 +314,7 @@ def _check_unique(table: pa.Table, column: str, where: str) -> None:
 
 
 def _check_choices(table: pa.Table, column: str, choices: tuple[str, ...], where: str) -> None:
-    wrong = sorted(set(table[column].to_pylist()) - set(choices))
+    wrong = sorted(set(pc.unique(table[column]).to_pylist()) - set(choices))
     if wrong:
         raise ManifestError(f"{where}: {column} holds {wrong}, expected one of {list(choices)}")
 

@@ -49,11 +49,11 @@ def index(dataset: str, layout: Layout, params: Params, progress: Progress | Non
         log.warning("left out: %s, not present; `make doctor` says how to get it", dataset)
         found = iter(())
     stream: Iterable[FrameRecord] = _counted(found, dataset, progress)
-    records = thin(stream, section.max_records) if section and section.max_records else list(stream)
+    records = thin(stream, section.max_records) if section and section.max_records else stream
+    splits: Counter[str] = Counter()
     path = layout.records(dataset)
-    count = manifests.write_records(records, path)
+    count = manifests.write_records(_tallied(records, splits), path)
     quarantine.write(path.with_suffix(".quarantine.json"))
-    splits = Counter(record.split for record in records)
     per_split = {f"records_{name}": splits[name] for name in sorted(splits)}
     return {"records": count, **per_split, "quarantined": len(quarantine)}
 
@@ -86,6 +86,12 @@ def thin(records: Iterable[FrameRecord], limit: int) -> list[FrameRecord]:
 def _rank(record: FrameRecord) -> int:
     text = f"{record.split}\x1f{record.sequence}\x1f{record.frame_index}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _tallied(records: Iterable[FrameRecord], splits: Counter[str]) -> Iterator[FrameRecord]:
+    for record in records:
+        splits[record.split] += 1
+        yield record
 
 
 def _counted(records: Iterator[FrameRecord], dataset: str, progress: Progress | None) -> Iterator[FrameRecord]:

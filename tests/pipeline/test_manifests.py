@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,46 @@ def test_the_order_of_writing_does_not_change_the_bytes(tmp_path):
     manifests.write_records(rows, tmp_path / "a.parquet")
     manifests.write_records(rows[::-1], tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_few_of_many_records_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "SPOOL_BATCH", 8)
+    monkeypatch.setattr(manifests, "ROW_GROUP", 30)
+    alive, most = 0, 0
+
+    def forget():
+        nonlocal alive
+        alive -= 1
+
+    def stream():
+        nonlocal alive, most
+        for number in np.random.default_rng(0).permutation(100):
+            record = make_record(frame_index=int(number), betas=np.full(10, number) if number % 3 else None)
+            weakref.finalize(record, forget)
+            alive += 1
+            most = max(most, alive)
+            yield record
+
+    assert manifests.write_records(stream(), tmp_path / "r.parquet") == 100
+    assert most <= 2 * 8 + 1
+    assert pq.read_metadata(tmp_path / "r.parquet").num_row_groups == 4
+    back = manifests.to_records(manifests.read_records(tmp_path / "r.parquet"))
+    assert [record.frame_index for record in back] == list(range(100))
+    for record in back:
+        assert same(record, make_record(frame_index=record.frame_index, betas=record.betas))
+        assert (record.betas is None) == (record.frame_index % 3 == 0)
+        assert record.betas is None or (record.betas == record.frame_index).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_a_reader_that_fails_leaves_nothing_behind(tmp_path):
+    def stream():
+        yield make_record()
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        manifests.write_records(stream(), tmp_path / "r.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frame_ids_depend_on_every_part_of_the_key():

@@ -70,16 +70,22 @@ install_environment() {
     # pip would compile four times the modules that are ever loaded, in two and a half times the time. Asked for
     # here, whatever the variable says: a process that has to compile torch for itself starts ten seconds later.
     echo "Compiling what is used of it ..."
-    env -u PYTHONDONTWRITEBYTECODE "$VENV/bin/python" - <<'PY'
+    compile_used() {
+        env -u PYTHONDONTWRITEBYTECODE "$VENV/bin/python" - "$@" <<'PY'
 import importlib
 import pkgutil
+import sys
 
-for package in ("models", "pipeline", "flows"):
-    for module in pkgutil.walk_packages([package], package + "."):
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + ".") if name in ("flows", "pipeline", "models") else ():
         importlib.import_module(module.name)
-importlib.import_module("dvc.repo")
-importlib.import_module("prefect.server.api.server")
 PY
+    }
+    compile_used prefect.server.api.server dvc.repo flows &
+    beside=$!
+    compile_used models pipeline
+    wait "$beside"
     printf '%s\n' "$wanted" > "$stamp.tmp" && mv "$stamp.tmp" "$stamp"
 }
 

@@ -154,7 +154,9 @@ def workers(count: int, loaded: Sequence[str]) -> ProcessPoolExecutor:
     command = getattr(sys.modules["__main__"], "__spec__", None)
     again = [command.name] if command and not command.name.endswith("__main__") else []
     context.set_forkserver_preload([*loaded, *again])
-    with _environment(_ONE_CORE):
+    # Which it then finds loaded, and Python warns of that.
+    quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore::RuntimeWarning:runpy"]))
+    with _environment(_ONE_CORE | {"PYTHONWARNINGS": quiet}):
         forkserver.ensure_running()
     return ProcessPoolExecutor(count, context, initializer=_use_one_core)
 

@@ -157,7 +157,9 @@ def test_jobs_that_are_still_starting_when_their_parent_is_killed_never_begin(tm
 def test_workers_find_loaded_what_takes_long_and_end_with_the_process_that_is_killed(tmp_path: Path) -> None:
     mine = [sys.executable, "-m", "tests.pipeline.test_process", str(tmp_path), "workers"]
     environment = os.environ | {"OMP_NUM_THREADS": "3"}
-    parent = subprocess.Popen(mine, cwd=PROJECT, env=environment)
+    said = tmp_path / "said"
+    with said.open("wb") as out:
+        parent = subprocess.Popen(mine, cwd=PROJECT, env=environment, stderr=out)
     while len(names(tmp_path, "began")) < 2:
         assert parent.poll() is None
         time.sleep(0.02)
@@ -166,6 +168,7 @@ def test_workers_find_loaded_what_takes_long_and_end_with_the_process_that_is_ki
     assert all(one["loaded"] for one in found) == (sys.platform == "linux")
     started = psutil.Process(parent.pid).children(recursive=True)
     assert {one["pid"] for one in found} <= {process.pid for process in started}
+    assert said.read_text() == ""
     kill(parent, started)
 
 

@@ -20,8 +20,8 @@ from tests.pipeline.toy_world import small_params, write_keypoints, write_pool
 
 pytestmark = pytest.mark.slow
 
-STEPS = 2
-SHORT = {"steps": STEPS, "warmup_steps": 1, "batch": 2, "checkpoint_every": STEPS}
+STEPS = 1
+SHORT = {"steps": STEPS, "warmup_steps": 0, "batch": 2, "checkpoint_every": STEPS}
 OF_FEW_PAIRS = {"datasets": {"aist": 1.0}, "kinds": {"view": 1.0}, "heldout": 0.5, "num_previews": 0}
 # The compiler takes minutes over these networks on a processor; test_precision has it fuse smaller ones.
 PRETRAIN = {**SHORT, **OF_FEW_PAIRS, "compile": False}

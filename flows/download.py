@@ -47,8 +47,11 @@ def download(dataset: DatasetName) -> list[str]:
     """Fetch what can be had of a dataset without an account; returns what is wrong with its folder then."""
     source, folder = datasets.get(dataset).source, PROJECT / "data" / "raw" / dataset
     files = downloading.open_files(source, dataset)
+    digests = {}
     for file in files:
         archive = fetch(file, folder)
+        # Where none is known to check against, those who have fetched the file can still compare.
+        digests[file.name] = f"{file.md5} (checked)" if file.md5 else downloading.md5(archive)
         if file.unpack_to is not None:
             unpack(archive, folder / file.unpack_to)
     problems = source.check(folder)
@@ -56,7 +59,10 @@ def download(dataset: DatasetName) -> list[str]:
         get_run_logger().warning(problem)
     create_table_artifact(
         key=f"download-{artifact_key(dataset)}",
-        table=[{"file": file.name, "from": file.url, "licence": source.licence} for file in files],
+        table=[
+            {"file": file.name, "from": file.url, "MD5": digests[file.name], "licence": source.licence}
+            for file in files
+        ],
     )
     return problems
 

@@ -6,6 +6,7 @@ What sits behind a form or a licence is the user's to fetch; the dataset's SOURC
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import lzma
 import shutil
@@ -106,8 +107,19 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
     if file.megabytes and abs(done / 1e6 - file.megabytes) > SIZE_TOLERANCE * file.megabytes + 1:
         part.unlink()
         raise LastingError(f"{file.name}: {file.url} gave {done / 1e6:.0f} MB, expected about {file.megabytes} MB")
+    if file.md5 and (found := md5(part)) != file.md5:
+        part.unlink()
+        if there:  # what it went on from was the beginning of another file, or damaged
+            return fetch(file, folder, progress)
+        raise LastingError(f"{file.name}: {file.url} gave other bytes than are known: MD5 {found}, expected {file.md5}")
     part.replace(target)
     return target
+
+
+def md5(path: Path) -> str:
+    """Hex digest of a file: tells whether two have the same release, not whether somebody wished it well."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def unpack(archive: Path, folder: Path) -> None:

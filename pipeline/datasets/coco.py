@@ -55,13 +55,15 @@ class Coco(Dataset):
                 name="train2017.zip",
                 url="http://images.cocodataset.org/zips/train2017.zip",
                 unpack_to=".",
-                megabytes=18000,
+                megabytes=19337,
+                md5="cced6f7f71b7629ddf16f17bbcfab6b2",
             ),
             SourceFile(
                 name="annotations_trainval2017.zip",
                 url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
                 unpack_to=".",
-                megabytes=241,
+                megabytes=253,
+                md5="f4bbac642086de4f52a3fdda2de5fa2c",
             ),
         ),
         layout=(

@@ -73,6 +73,7 @@ class CocoPartEft(Dataset):
                 url="http://images.cocodataset.org/zips/train2014.zip",
                 unpack_to=".",
                 megabytes=13000,
+                md5="0da8cfa0e090c266b78f30e2d2874f1a",
             ),
         ),
         layout=(

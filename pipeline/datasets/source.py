@@ -27,6 +27,8 @@ class SourceFile:
     """Folder below `data/raw/<dataset>` the archive is unpacked in; None = not an archive."""
     megabytes: int | None = None
     """Expected size, None = not known."""
+    md5: str | None = None
+    """Of the whole file, as several who have fetched it say; None = nobody does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -114,6 +116,18 @@ def test_a_dead_link_is_told_from_a_server_that_is_busy(host: ThreadingHTTPServe
 def test_a_page_in_place_of_the_file_is_refused(host: ThreadingHTTPServer, tmp_path: Path) -> None:
     with pytest.raises(LastingError, match="gave 1 MB, expected about 500 MB"):
         fetch(source(host, megabytes=500), tmp_path)
+
+
+def test_other_bytes_than_are_known_are_refused(host: ThreadingHTTPServer, tmp_path: Path) -> None:
+    known = hashlib.md5(CONTENT).hexdigest()
+    other = replace(source(host), md5="0" * 32)
+    with pytest.raises(LastingError, match=f"gave other bytes than are known: MD5 {known}, expected 000"):
+        fetch(other, tmp_path / "coco")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    # The end of this file behind the beginning of another.
+    (tmp_path / ".coco.a.bin.part").write_bytes(bytes(1000))
+    assert fetch(replace(other, md5=known), tmp_path / "coco").read_bytes() == CONTENT
+    assert host.starts == [0, 1000, 0]  # type: ignore[attr-defined]
 
 
 def test_a_file_behind_a_form_says_where_to_read_on(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_every_dataset_tells_how_it_is_obtained(name: str) -> None:
     assert source.homepage in text
     for file in source.files:
         assert file.name in text
+        assert file.md5 is None or file.md5 in text
 
 
 @pytest.mark.parametrize("name", datasets.names())

@@ -58,7 +58,7 @@ class PennAction(Dataset):
                 name="Penn_Action.tar.gz",
                 url="https://www.cis.upenn.edu/~kostas/Penn_Action.tar.gz",
                 unpack_to=".",
-                megabytes=3000,
+                megabytes=3235,
             ),
         ),
         layout=(

@@ -72,8 +72,8 @@ class ThreeDPW(Dataset):
         access="anonymous",
         how="Download both archives and unpack them here; the __MACOSX folders can go.",
         files=(
-            SourceFile(name="imageFiles.zip", url=f"{URL}/imageFiles.zip", unpack_to="."),
-            SourceFile(name="sequenceFiles.zip", url=f"{URL}/sequenceFiles.zip", unpack_to="."),
+            SourceFile(name="imageFiles.zip", url=f"{URL}/imageFiles.zip", unpack_to=".", megabytes=4611),
+            SourceFile(name="sequenceFiles.zip", url=f"{URL}/sequenceFiles.zip", unpack_to=".", megabytes=277),
         ),
         layout=(
             Expected(patterns=("imageFiles/*/image_*.jpg",), meaning="frames of a sequence"),

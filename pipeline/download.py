@@ -66,6 +66,8 @@ def fetch(file: SourceFile, folder: Path, progress: Progress | None = None) -> P
     """
     target = folder / file.name
     if target.is_file():
+        if file.md5 and (found := md5(target)) != file.md5:
+            raise LastingError(f"{target}: other bytes than are known: MD5 {found}, expected {file.md5}; delete it")
         return target
     if file.url is None:
         raise LastingError(f"{file.name}: only its owner hands it out; see {folder / 'SOURCE.md'}")

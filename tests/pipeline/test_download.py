@@ -128,6 +128,9 @@ def test_other_bytes_than_are_known_are_refused(host: ThreadingHTTPServer, tmp_p
     (tmp_path / ".coco.a.bin.part").write_bytes(bytes(1000))
     assert fetch(replace(other, md5=known), tmp_path / "coco").read_bytes() == CONTENT
     assert host.starts == [0, 1000, 0]  # type: ignore[attr-defined]
+    (tmp_path / "coco/a.bin").write_bytes(b"fetched by hand, in part")
+    with pytest.raises(LastingError, match=r"a\.bin: other bytes than are known: .*; delete it"):
+        fetch(replace(other, md5=known), tmp_path / "coco")
 
 
 def test_a_file_behind_a_form_says_where_to_read_on(tmp_path: Path) -> None:

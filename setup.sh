@@ -82,6 +82,7 @@ for name in sys.argv[1:]:
         importlib.import_module(module.name)
 PY
     }
+    # About as long as each other, on two cores.
     compile_used prefect.server.api.server dvc.repo flows &
     beside=$!
     compile_used models pipeline

@@ -10,10 +10,13 @@ goes to a temporary file that is renamed, so a file that exists is whole.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -106,29 +109,29 @@ def write_records(records: Iterable[FrameRecord], path: Path) -> int:
     In memory are some thousands of them at a time and the keys of all: millions may come.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    spooled = path.with_name(f".{path.name}.{os.getpid()}.spooled")
-    try:
+    # A file without a name: whoever is killed while records come, which may take hours, leaves none behind.
+    with tempfile.TemporaryFile(dir=path.parent) as spooled:
         _spool(records, spooled)
-        with pa.memory_map(str(spooled)) as source, pa.ipc.open_file(source) as unsorted:
-            batches = [unsorted.get_batch(number) for number in range(unsorted.num_record_batches)]
-            table = pa.Table.from_batches(batches, unsorted.schema)
-            _check(table.drop_columns(_KEY).replace_schema_metadata(RECORDS.metadata), str(path))
-            order = pc.sort_indices(table[_KEY]).to_numpy().astype(np.int64)
-            pieces = [order[start : start + ROW_GROUP] for start in range(0, max(1, len(order)), ROW_GROUP)]
-            _write_aside((_taken(unsorted, rows) for rows in pieces), RECORDS, path)
-        return len(order)
-    finally:
-        spooled.unlink(missing_ok=True)
+        spooled.flush()
+        content = pa.py_buffer(mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ))
+        unsorted = pa.ipc.open_file(content)
+        batches = [unsorted.get_batch(number) for number in range(unsorted.num_record_batches)]
+        table = pa.Table.from_batches(batches, unsorted.schema)
+        _check(table.drop_columns(_KEY).replace_schema_metadata(RECORDS.metadata), str(path))
+        order = pc.sort_indices(table[_KEY]).to_numpy().astype(np.int64)
+        pieces = [order[start : start + ROW_GROUP] for start in range(0, max(1, len(order)), ROW_GROUP)]
+        _write_aside((_taken(unsorted, rows) for rows in pieces), RECORDS, path)
+    return len(order)
 
 
 _KEY = "key"
 """Column beside those of a record, while they are not sorted."""
 
 
-def _spool(records: Iterable[FrameRecord], path: Path) -> None:
+def _spool(records: Iterable[FrameRecord], file: IO[bytes]) -> None:
     """Write records as they come, as an Arrow file of batches of `SPOOL_BATCH`."""
     schema = RECORDS.append(pa.field(_KEY, pa.string(), nullable=False))
-    with pa.ipc.new_file(str(path), schema) as out:
+    with pa.ipc.new_file(file, schema) as out:
         stream = iter(records)
         while some := list(islice(stream, SPOOL_BATCH)):
             columns: dict[str, list[object]] = {name: [] for name in schema.names}

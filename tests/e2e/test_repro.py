@@ -222,6 +222,7 @@ def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(fi
         ("bodies", 6),
         ("motions", 4),
         ("standin@synthetic", 6),
+        ("index@humbi", 4),
         ("train_parser", 8),
         ("parse@humbi", 6),
         ("pair@humbi", 4),

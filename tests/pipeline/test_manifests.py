@@ -120,6 +120,7 @@ def test_few_of_many_records_are_in_memory_at_a_time(tmp_path, monkeypatch):
             alive += 1
             most = max(most, alive)
             yield record
+        assert not list(tmp_path.iterdir()), "a killed writer would leave it behind"
 
     assert manifests.write_records(stream(), tmp_path / "r.parquet") == 100
     assert most <= 2 * 8 + 1

@@ -11,10 +11,11 @@ export PYTHONUNBUFFERED := 1
 # Images of containers like to set it; every process would then compile torch again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help repro test serve tables doctor setup scales
+.PHONY: help repro test bench serve tables doctor setup scales
 help:
 	@echo "make repro    run the pipeline to reports/out/index.html (SCALE=mini, gpu or paper)"
 	@echo "make test     run the tests"
+	@echo "make bench    measure what is claimed of speed and memory"
 	@echo "make serve    start the Prefect UI with one button per flow"
 	@echo "make tables   run what the other tables need as well, and render the report again"
 	@echo "make doctor   say what is present, what is stood in for, and where to put real data"
@@ -24,6 +25,10 @@ repro: setup
 
 test: setup
 	@python -m pytest $(ARGS)
+
+# One after the other, and shown.
+bench: setup
+	@python -m pytest --numprocesses=0 --capture=no tests/benchmarks $(ARGS)
 
 serve: setup
 	@python -m flows.serve

@@ -66,6 +66,8 @@ install_environment() {
     fi
     # Minutes: somebody who watches sees how far it is, a log is spared it.
     if [ -t 1 ]; then quiet=; else quiet=--quiet; fi
+    # What Python brings may be years old, and then thinks twice as long as a new one; it does as well, though.
+    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check "pip==26.3" || echo "going on with pip as it is"
     "$VENV/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check -r requirements.txt
     # pip would compile four times the modules that are ever loaded, in two and a half times the time. Asked for
     # here, whatever the variable says: a process that has to compile torch for itself starts ten seconds later.

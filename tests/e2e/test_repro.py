@@ -11,7 +11,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -198,50 +197,36 @@ def test_cancelling_a_run_in_the_ui_stops_its_stages_and_loses_nothing(finished_
     assert (finished_project / "dvc.lock").read_text() == lock
 
 
-def test_a_pre_training_killed_in_mid_course_goes_on_and_gives_the_same_bytes(finished_project: Path) -> None:
-    before = made(finished_project, "pretrain@croco_body")
+KILLED = {
+    "pair@humbi": 4,
+    "parse@humbi": 6,
+    "index@humbi": 4,
+    "finetune_body_mesh@random": 10,
+    "train_parser": 8,
+    "standin@synthetic": 6,
+    "motions": 4,
+    "bodies": 6,
+}
+"""A stage of each kind, what needs others before these, and about how many seconds it takes."""
+
+
+def test_stages_killed_at_any_moment_give_the_same_bytes_when_run_again(finished_project: Path) -> None:
+    before = {stage: made(finished_project, stage) for stage in ("pretrain@croco_body", *KILLED)}
+    assert all(before.values())
     killed = forced(finished_project, "pretrain@croco_body")
-    end = time.monotonic() + 600
-    while not unfinished(finished_project) and time.monotonic() < end and killed.poll() is None:
-        time.sleep(0.01)
+    until(lambda: unfinished(finished_project) or killed.poll() is not None, 600)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert unfinished(finished_project), "the stage ended before it could be killed"
+    for stage, seconds in KILLED.items():
+        while not ended_by_kill(finished_project, stage, seconds):  # it was done before: earlier, then
+            seconds /= 2
 
-    output = run(
-        finished_project, "flows.dvc_command", "repro", "--force", "--single-item", "pretrain@croco_body"
-    ).stdout
-    assert "going on from step" in output
-    assert made(finished_project, "pretrain@croco_body") == before
+    again = ["flows.dvc_command", "repro", "--force", "--single-item", *reversed(before)]
+    assert "going on from step" in run(finished_project, *again).stdout
+    for stage, files in before.items():
+        assert made(finished_project, stage) == files, stage
     assert not unfinished(finished_project, "")
-
-
-@pytest.mark.parametrize(
-    ("stage", "seconds"),
-    [
-        ("bodies", 6),
-        ("motions", 4),
-        ("standin@synthetic", 6),
-        ("index@humbi", 4),
-        ("train_parser", 8),
-        ("parse@humbi", 6),
-        ("pair@humbi", 4),
-        ("finetune_body_mesh@random", 10),
-        ("report", 2),
-    ],
-)
-def test_a_stage_killed_at_any_moment_gives_the_same_bytes_when_run_again(
-    finished_project: Path, stage: str, seconds: float
-) -> None:
-    again = ["flows.dvc_command", "repro", "--force", "--single-item", stage]
-    if stage == "report":
-        run(finished_project, *again)  # it says how long stages took, and other tests ran some of them again
-    before = made(finished_project, stage)
-    assert before
-    while not ended_by_kill(finished_project, stage, seconds):  # it was done before: earlier, then
-        seconds /= 2
-    run(finished_project, *again)
-    assert made(finished_project, stage) == before
 
 
 def test_make_tables_runs_what_the_other_tables_need_and_puts_it_into_the_report(finished_project: Path) -> None:

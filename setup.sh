@@ -85,7 +85,8 @@ for name in sys.argv[1:]:
 PY
     }
     # About as long as each other, on two cores.
-    compile_used prefect.server.api.server dvc.repo flows &
+    # `flows` first: without it Prefect reports home and makes a folder there.
+    compile_used flows prefect.server.api.server dvc.repo &
     beside=$!
     compile_used models pipeline
     wait "$beside"

@@ -1,4 +1,4 @@
-"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with seven things changed.
+"""The `dvc` of this environment (setup.sh puts it into .venv/bin): DVC's own command, with a few things changed.
 
 `dvc repro` runs stages that leave cores free side by side (flows.dvc_side_by_side), and what it notes of a stage goes
 into `dvc.lock` without the notes of all others being written anew (flows.dvc_lock_file).
@@ -15,6 +15,8 @@ has failed then.
 
 `--force` runs a stage anew also where its outputs stay in place while it runs (`persist`): they are removed first,
 since a stage that finds its results there does nothing.
+
+An archive of the project is no git repository, which DVC asks for: it is said how to make it one.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
 """
@@ -135,7 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
     rwlock._edit_rwlock = edit_whole
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return dvc(["--wait-for-lock", *arguments])
+        status = dvc(["--wait-for-lock", *arguments])
+        here = Path.cwd()
+        if status and not any((folder / ".git").exists() for folder in (here, *here.parents)):
+            print("An archive of the project is no git repository, which DVC asks for: `git init` here makes it one.")
+        return status
     finally:
         if "repro" in arguments:
             process.stop_idle_server()

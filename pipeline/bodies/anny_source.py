@@ -7,8 +7,12 @@ for SMPL-like bodies; these replace the licensed ones).
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +41,14 @@ class RestShapes:
 
 
 class AnnySource:
-    """Anny's full body model; building it takes seconds, or under a minute when Anny's own cache is empty."""
+    """Anny's full body model; building it takes a dozen seconds."""
 
     def __init__(self) -> None:
         import anny
 
-        # The original blend shapes: the compacted ones of the default are an approximation.
-        self._model = anny.Anny(phenotype_blendshapes="original", topology="anny", skinning_method="lbs")
+        with _read_at_once_and_kept_nowhere():
+            # The original blend shapes: the compacted ones of the default are an approximation.
+            self._model = anny.Anny(phenotype_blendshapes="original", topology="anny", skinning_method="lbs")
         self.bones: list[str] = list(self._model.bone_labels)
         self.parents = np.array(self._model.bone_parents)
 
@@ -141,3 +146,32 @@ def pose_by_bones(vertices: Array, weights: sparse.csr_array, rotations: Array, 
     transforms = np.concatenate([rotations, offsets[:, :, None]], axis=2).reshape(len(rotations), 12)
     blended = (weights @ transforms).reshape(-1, 3, 4)
     return np.einsum("vij,vj->vi", blended[:, :, :3], vertices) + blended[:, :, 3]
+
+
+@contextmanager
+def _read_at_once_and_kept_nowhere() -> Iterator[None]:
+    """Anny reads its seven million offsets one by one, which takes minutes, and keeps what it made of them in the home
+    folder, written in place: killed meanwhile it leaves half a file, which nobody can read and nothing replaces, and
+    the home may not be writable. Here a file is read at once, and nothing is kept.
+    """
+    from anny import paths
+    from anny.models import full_model
+
+    reader, folder = full_model.load_blend_shape, paths._ANNY_CACHE_DIR
+    full_model.load_blend_shape, paths._ANNY_CACHE_DIR = load_blend_shape, [None]
+    try:
+        yield
+    finally:
+        full_model.load_blend_shape, paths._ANNY_CACHE_DIR = reader, folder
+
+
+def load_blend_shape(filename: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> torch.Tensor:
+    """(V, 3) what a blend shape adds to every vertex, of a file with a line `number x y z` for each that it moves.
+
+    Stands for Anny's own function of this name and gives the same numbers.
+    """
+    with gzip.open(filename, "rb") as file:
+        lines = np.fromstring(file.read(), np.float64, sep=" ").reshape(-1, 4)
+    offsets = np.zeros((vertices_count, 3))
+    offsets[lines[:, 0].astype(np.int64)] = lines[:, 1:]
+    return world_transformation.apply(torch.from_numpy(offsets).to(dtype))

@@ -17,8 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pipeline.reporting.intervals import Interval, Verdict, ordered
-from pipeline.reporting.reference_study import AGAINST, KINDS, Factor, Part
+from pipeline.reporting.reference_study import Factor, Part
 from pipeline.reporting.studies import METRICS, Study
+from pipeline.reporting.study_places import AGAINST, KINDS
 from pipeline.reporting.table_files import heading
 from pipeline.reporting.tables import Cell, Filled
 

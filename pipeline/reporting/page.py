@@ -29,10 +29,11 @@ from pipeline.reporting.intervals import Verdict
 from pipeline.reporting.metric_table import FEW_LABELS, Checkpoint, MetricsFile, MetricTable
 from pipeline.reporting.paper import Column, Reference
 from pipeline.reporting.pictures import Gallery
-from pipeline.reporting.reference_study import AGAINST, KINDS, ReferenceStudy
+from pipeline.reporting.reference_study import ReferenceStudy
 from pipeline.reporting.repeats import Repeats, first_alike
 from pipeline.reporting.staleness import mean_pose, why_stale
 from pipeline.reporting.studies import METRICS, Study
+from pipeline.reporting.study_places import AGAINST, KINDS
 from pipeline.reporting.table_files import TASK_NAMES, heading, over_text, paper_text
 from pipeline.reporting.tables import Cell, Filled
 from pipeline.run_spec import Params, fingerprint

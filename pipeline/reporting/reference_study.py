@@ -16,20 +16,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pipeline.reporting.intervals import (
-    Interval,
-    Verdict,
-    above,
-    lesser,
-    of_standard_error,
-    ordered,
-    over_repeats,
-    paired_difference,
-    student_t,
-)
+from pipeline.reporting import study_findings
+from pipeline.reporting.intervals import Interval, lesser, paired_difference
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.repeats import Comparison, Repeats, first_alike, learns_from
+from pipeline.reporting.repeats import Repeats, learns_from
 from pipeline.reporting.staleness import why_any_stale
+from pipeline.reporting.study_places import (
+    KINDS,
+    FineTuned,
+    Place,
+    errors_by_seed,
+    fine_tuned,
+    fine_tunings,
+    place_of,
+    pretrained_runs,
+)
 from pipeline.run_spec import Params, Pretrain
 
 TITLES = {
@@ -59,9 +60,6 @@ READINGS = {
     "widedecoder": "wide decoder",
 }
 """Values, and words of the names of networks, that say little or read badly."""
-KINDS = {"view": "cross-view", "pose": "cross-pose"}
-AGAINST = {"other": "another recording's", "same": "another of the same recording", "black": "a black one"}
-"""What stands for the true reference; see `pipeline.training.completion.reference_use`."""
 
 MOST_CHANGES = 2
 """Of the usual run, by a run of its part of the study."""
@@ -70,40 +68,6 @@ COLUMNS = (
     *("from", "varies", "value", "besides", "run"),
     *("metric", "kind", "patches", "against", "mean", "half_width", "num", "pretrainings", "files"),
 )
-
-Key = tuple[str, str, str]
-"""Kind, patches, against."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """One run at its place on a curve, with all its pre-trainings."""
-
-    label: str
-    """The value of what the curve varies."""
-    run: str
-    files: tuple[MetricsFile, ...]
-    """Of its pre-trainings, which differ in their seed; that of `run` first."""
-    savings: Mapping[Key, Interval]
-    """By how much the true reference lowers the held-out loss; intervals over recordings, and over the pre-trainings
-    where there are several."""
-    tuned: FineTuned | None
-    """None where the run was not fine-tuned."""
-    stale: str | None
-
-    @property
-    def pa_mpjpe(self) -> Interval | None:
-        return self.tuned.pa_mpjpe if self.tuned else None
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """Errors after fine-tuning."""
-
-    pa_mpjpe: Interval
-    """mm; over pre-trainings where several were fine-tuned, else over the seeds of fine-tuning."""
-    pretrainings: int
-    files: tuple[MetricsFile, ...]
 
 
 @dataclass(frozen=True)
@@ -141,7 +105,7 @@ class Factor:
         found = []
         for besides, places in self.curves.items():
             against = f"With {besides}, against" if besides else "Against"
-            if extremes := _extremes(places):
+            if extremes := study_findings.extremes(places):
                 found.append(f"{against} another recording's, the reference saves {extremes}.")
         return tuple(found)
 
@@ -205,7 +169,7 @@ class Part:
     @property
     def findings(self) -> tuple[str, ...]:
         """What the reference gives in the usual run, and whether fine-tuning tells others from it, in sentences."""
-        return (*_of_the_usual(self.usual), *self.after_fine_tuning)
+        return (*study_findings.of_the_usual(self.usual), *self.after_fine_tuning)
 
 
 @dataclass(frozen=True)
@@ -249,20 +213,20 @@ class ReferenceStudy:
 
 def reference_study(metrics: MetricTable, params: Params, other_seeds: Repeats | None = None) -> ReferenceStudy | None:
     """As far as it has been run; None where its first run, or everything else, has not."""
-    pretrained = _pretrained(metrics, params)
+    pretrained = pretrained_runs(metrics, params)
     measured = {run: files for run, files in pretrained.items() if files[0].reference_saves}
     if len(measured) < 2 or (first := params.study[0]) not in measured:
         return None
     specs = {run: _spec(params.pretrain[run]) for run in measured}
-    places = {run: _place(run, files, metrics, params, other_seeds) for run, files in measured.items()}
+    places = {run: place_of(run, files, metrics, params, other_seeds) for run, files in measured.items()}
     parts = tuple(
         _part(usual, runs, first, specs, places, other_seeds) for usual, runs in _by_usual(first, specs).items()
     )
     beside = _without_a_reference(pretrained, metrics, params, other_seeds)
     findings = [
-        *_most(places, first),
-        *_of_its_own(places, params),
-        *_of_fine_tuning(places, metrics, params, other_seeds),
+        *study_findings.most_saved(places, first),
+        *study_findings.of_its_own(places, params),
+        *study_findings.of_fine_tuning(places, metrics, params, other_seeds),
     ]
     return ReferenceStudy(parts, tuple(beside), tuple(findings))
 
@@ -317,7 +281,9 @@ def _part(
         told = (f"{_title(key)}: {_label(value, specs[usual][key])}" for key, value in changes[run].items())
         called.append(replace(places[run], label=", ".join(told) or "as usual"))
     compared = [found for run in in_order if other_seeds and (found := other_seeds.between(run, usual))]
-    findings = _of_other_seeds(usual, compared, other_seeds.confidence) if other_seeds and compared else []
+    findings = (
+        study_findings.of_other_seeds(usual, compared, other_seeds.confidence) if other_seeds and compared else []
+    )
     return Part(places[usual], of_first, tuple(called), tuple(factors), tuple(findings))
 
 
@@ -338,62 +304,9 @@ def _written(changes: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {_label(value)}" for key, value in changes.items()]
 
 
-def _extremes(places: Sequence[Place]) -> str:
-    """Where on a curve the reference saves most and least; empty where nothing can be compared."""
-    parts = []
-    for kind, name in KINDS.items():
-        key = (kind, "person", "other")
-        shown = [place for place in places if key in place.savings]
-        if len(shown) < 2:
-            continue
-        most, least = (pick(shown, key=lambda place: place.savings[key].mean) for pick in (max, min))
-        apart = ordered(least.savings[key], most.savings[key]) is Verdict.HOLDS
-        alone = "" if min(len(most.files), len(least.files)) > 1 else " (not over several pre-trainings)"
-        parts.append(
-            f"in {name} pairs most at {most.label} ({most.savings[key].written(4)}) and least at {least.label} "
-            f"({least.savings[key].written(4)}), intervals that {'lie apart' if apart else 'overlap'}{alone}"
-        )
-    return "; ".join(parts)
-
-
-def _pretrained(metrics: MetricTable, params: Params) -> dict[str, tuple[MetricsFile, ...]]:
-    """Runs of the study that were run -> their own metrics, then those of the runs that differ in their seed alone."""
-    alike: dict[str, list[str]] = {}
-    for run, first in first_alike(params).items():
-        alike.setdefault(first, []).append(run)
-    found = {
-        run: tuple(file for name in alike.get(run, ()) for file in metrics.of("pretrain", name)) for run in params.study
-    }
-    return {run: files for run, files in found.items() if files and files[0].name == run}
-
-
 def _spec(run: Pretrain) -> dict[str, Any]:
     # The pool follows from the data sets.
     return {key: UNSET.get(key) if value is None else value for key, value in run.model_dump(exclude={"pool"}).items()}
-
-
-def _place(
-    run: str, files: tuple[MetricsFile, ...], metrics: MetricTable, params: Params, other_seeds: Repeats | None
-) -> Place:
-    """A run, its label still to be given."""
-    confidence = params.report.confidence
-    each: dict[Key, list[Interval]] = {}
-    for file in files:
-        for item in file.reference_saves:
-            found = of_standard_error(item.saves, item.standard_error, item.recordings, confidence)
-            each.setdefault((item.kind, item.patches, item.against), []).append(found)
-    savings = {key: over_repeats(found, confidence) for key, found in each.items()}
-    tuned = _fine_tuned(run, metrics, params, other_seeds)
-    stale = why_any_stale((*files, *(tuned.files if tuned else ())), metrics, params)
-    return Place("", run, files, savings, tuned, stale)
-
-
-def _fine_tuned(run: str, metrics: MetricTable, params: Params, other_seeds: Repeats | None) -> FineTuned | None:
-    if other_seeds and (group := other_seeds.of(run)):
-        return FineTuned(group.values["pa_mpjpe"], len(group.repeats), group.files)
-    tuned = _tuned(run, metrics, params)
-    errors = _errors_by_seed(tuned)
-    return FineTuned(student_t(list(errors.values()), params.report.confidence), 1, tuned) if errors else None
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
@@ -423,94 +336,6 @@ def _label(value: Any, usual: Any = None) -> str:
     return str(value)
 
 
-def _of_the_usual(usual: Place) -> list[str]:
-    """What the reference gives in the usual run, and which part of that is looks."""
-    found = []
-    for kind, name in KINDS.items():
-        other, same = (usual.savings.get((kind, "person", against)) for against in ("other", "same"))
-        if other is None:
-            continue
-        over = f", over {len(usual.files)} pre-trainings" if len(usual.files) > 1 else ""
-        text = f"{usual.run}, {name} pairs{over}: the true reference instead of another recording's {_moves(other)}."
-        if same is not None:
-            text += f" Instead of another image of the same recording it {_moves(same)}"
-            own, shared = above(same), "what the images of a recording share"
-            if above(other) is Verdict.HOLDS and own is Verdict.UNDECIDED and same.half_width is not None:
-                text += (
-                    f": it is seen to give {shared}, looks above all, and is not seen to give anything of its own "
-                    f"(at most {same.high:.4f})"
-                )
-            elif above(other) is Verdict.HOLDS and own is Verdict.FAILS:
-                text += f": it is seen to give {shared}, looks above all, and nothing of its own"
-            elif above(other) is Verdict.HOLDS and own is Verdict.HOLDS and same.mean < other.mean:
-                text += f": that is its own, the rest {shared}"
-            text += "."
-        found.append(text)
-    return found
-
-
-def _of_other_seeds(usual: str, compared: Sequence[Comparison], confidence: float) -> list[str]:
-    """Which runs are better or worse than the usual one after fine-tuning, over pre-trainings."""
-    apart = {two.one: two.apart["pa_mpjpe"] for two in compared}
-    better = {two.one: two.better("pa_mpjpe") for two in compared}
-    told = {run: interval for run, interval in apart.items() if better[run]}
-    rest = {run: interval for run, interval in apart.items() if not better[run]}
-    best_first = sorted(told, key=lambda run: told[run].mean)
-    least = min(interval.num for interval in apart.values())
-    found = [
-        f"After fine-tuning, over {least} pre-trainings or more each, {len(told)} of {len(apart)} runs are told "
-        f"from {usual} by their PA-MPJPE. If none differed from it, up to about {len(apart) * (1 - confidence):.1f} "
-        "would look so by luck."
-    ]
-    if told:
-        said = (
-            f"{run} is {'better' if better[run] == run else 'worse'} ({told[run].written(1, '+')} mm)"
-            for run in best_first
-        )
-        found[0] += f" {', '.join(said)}."
-    if rest:
-        said = (f"{run} ({interval.written(1, '+')} mm)" for run, interval in rest.items())
-        found.append(f"Not told from {usual}: {', '.join(said)}.")
-    return found
-
-
-def _most(places: Mapping[str, Place], first: str) -> list[str]:
-    """In which run the true reference saves most, beside the first."""
-    found = []
-    for kind, name in KINDS.items():
-        key = (kind, "person", "other")
-        saved = {run: place.savings[key] for run, place in places.items() if key in place.savings}
-        if len(saved) > 1 and first in saved:
-            most = max(saved, key=lambda run: saved[run].mean)
-            found.append(
-                f"In {name} pairs the true reference instead of another recording's saves most in {most}: "
-                f"{saved[most].written(4)}"
-                + ("." if most == first else f", where {first} has {saved[first].written(4)}.")
-            )
-    return found
-
-
-def _of_its_own(places: Mapping[str, Place], params: Params) -> list[str]:
-    """Where the reference gives what another image of its recording does not."""
-    found = []
-    for kind, name in KINDS.items():
-        savings = {
-            run: saved for run, place in places.items() if (saved := place.savings.get((kind, "person", "same")))
-        }
-        if not savings:
-            continue
-        seen = {run: saved for run, saved in savings.items() if above(saved) is Verdict.HOLDS}
-        most_first = sorted(seen, key=lambda run: -seen[run].mean)
-        where = ", ".join(f"{run} ({seen[run].written(4)})" for run in most_first)
-        by_luck = len(savings) * (1 - params.report.confidence) / 2
-        found.append(
-            f"In {name} pairs the reference is seen to give something of its own, beyond what another image of the "
-            f"same recording gives, in {len(seen)} of {len(savings)} runs{f': {where}' if where else ''}. If it gave "
-            f"nothing in any, about {by_luck:.1f} would look so by luck."
-        )
-    return found
-
-
 def _without_a_reference(
     pretrained: Mapping[str, tuple[MetricsFile, ...]],
     metrics: MetricTable,
@@ -530,8 +355,8 @@ def _without_a_reference(
         for other, beside in specs.items():
             alike = learns_from(spec) == learns_from(beside)
             if spec.method == "mae" and beside.method == "croco" and alike and beside.network == usual:
-                tuned = [_fine_tuned(one, metrics, params, other_seeds) for one in (run, other)]
-                of_run, of_other = (_errors_by_seed(_tuned(one, metrics, params)) for one in (run, other))
+                tuned = [fine_tuned(one, metrics, params, other_seeds) for one in (run, other)]
+                of_run, of_other = (errors_by_seed(fine_tunings(one, metrics, params)) for one in (run, other))
                 repeated = other_seeds.between(run, other) if other_seeds else None
                 measured = [*files[run], *files[other], *(file for one in tuned if one for file in one.files)]
                 found.append(
@@ -546,71 +371,6 @@ def _without_a_reference(
                         stale=why_any_stale(measured, metrics, params),
                     )
                 )
-    return found
-
-
-def _tuned(run: str, metrics: MetricTable, params: Params) -> tuple[MetricsFile, ...]:
-    return tuple(metrics.of("body_mesh", run, params.body_mesh.seeds))
-
-
-def _errors_by_seed(tuned: Sequence[MetricsFile]) -> dict[int, float]:
-    return {
-        file.seed: file.values["pa_mpjpe"].value
-        for file in tuned
-        if file.seed is not None and "pa_mpjpe" in file.values
-    }
-
-
-def _moves(saving: Interval) -> str:
-    how = {Verdict.HOLDS: "lowers", Verdict.FAILS: "raises"}.get(above(saving))
-    if how is None:
-        return f"is not seen to change the loss over the person's hidden patches ({saving.written(4)} lower)"
-    return f"{how} the loss over the person's hidden patches by {(saving if saving.mean > 0 else -saving).written(4)}"
-
-
-def _of_fine_tuning(
-    places: Mapping[str, Place], metrics: MetricTable, params: Params, other_seeds: Repeats | None
-) -> list[str]:
-    """Whether pre-training, and a reference that saves more, make fine-tuning better."""
-    tuned = {run: place for run, place in places.items() if place.pa_mpjpe is not None}
-    init = params.pretrain[params.study[0]].init
-    start = list(_errors_by_seed(_tuned(init, metrics, params)).values())
-    if len(tuned) < 2 or not start:
-        return []
-    without = student_t(start, params.report.confidence)
-    errors = {run: place.pa_mpjpe for run, place in tuned.items() if place.pa_mpjpe}
-
-    def is_below(one: str, other: str) -> bool:
-        between = other_seeds.between(one, other) if other_seeds else None
-        if between:
-            return between.better("pa_mpjpe") == one
-        return ordered(errors[one], errors.get(other, without)) is Verdict.HOLDS
-
-    better = [run for run in errors if is_below(run, init)]
-    best = min(errors, key=lambda run: errors[run].mean)
-    like_it = [run for run in errors if run != best and not is_below(best, run)]
-    found = [
-        f"Fine-tuning: of {len(errors)} runs {len(better)} end below the PA-MPJPE of {init} weights "
-        f"({without.written(1)} mm). Best is {best} with {errors[best].written(1)} mm; "
-        + (f"not told from it ({len(like_it)}): {', '.join(like_it)}. " if like_it else "all others are told from it. ")
-        + "Decided over pre-trainings where both have several or one is untrained, else by intervals apart."
-    ]
-    for kind, name in KINDS.items():
-        saved = {
-            run: place.savings[kind, "person", "other"].mean
-            for run, place in tuned.items()
-            if (kind, "person", "other") in place.savings
-        }
-        if len(saved) > 1:
-            most = max(saved, key=saved.__getitem__)
-            found.append(
-                f"Of those fine-tuned, the reference saves most in {name} pairs in {most}, "
-                + (
-                    "the very one that is best after fine-tuning."
-                    if most == best
-                    else f"with {errors[most].written(1)} mm."
-                )
-            )
     return found
 
 

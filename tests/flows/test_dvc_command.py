@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.layout import PROJECT
+from tests.flows.dvc_repository import make_repository
 
 CUT_OFF = """
 import os, signal, sys
@@ -47,8 +48,7 @@ sys.exit(main(["repro", "--force"]))
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text("stages:\n  first:\n    cmd: echo 1 > out\n    outs: [out]\n")
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     assert dvc(tmp_path, "-m", "flows.dvc_command", "repro").returncode == 0
     assert "first:" in (tmp_path / "dvc.lock").read_text()
     return tmp_path
@@ -131,6 +131,15 @@ def test_an_output_that_does_not_fit_into_the_cache_is_a_failure_that_room_mends
     assert "head -c" in (repository / "dvc.lock").read_text()
     assert "didn't change" in dvc(repository, "-m", "flows.dvc_command", "repro").stdout
     assert (repository / "large").read_bytes() == made
+
+
+def test_an_archive_of_the_project_is_told_to_become_a_repository(repository: Path) -> None:
+    shutil.rmtree(repository / ".git")
+    refused = dvc(repository, "-m", "flows.dvc_command", "repro")
+    assert refused.returncode != 0
+    assert "`git init` here makes it one" in refused.stdout
+    subprocess.run(["git", "init", "--quiet"], cwd=repository, check=True)
+    assert dvc(repository, "-m", "flows.dvc_command", "repro").returncode == 0
 
 
 def test_the_command_of_the_environment_is_this_one() -> None:

@@ -18,6 +18,7 @@ from zc.lockfile import LockError, LockFile
 
 from flows.dvc_side_by_side import _Run, leave_to_the_original
 from pipeline.layout import PROJECT
+from tests.flows.dvc_repository import make_repository
 from tests.flows.server_talk import heed_interrupts, until
 
 pytestmark = pytest.mark.skipif(
@@ -67,8 +68,7 @@ with open("times", "a") as file:
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(GRAPH)
     (tmp_path / "work.py").write_text(WORK)
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     return tmp_path
 
 

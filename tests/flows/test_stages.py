@@ -19,6 +19,7 @@ import yaml
 
 from flows import stages, train
 from pipeline.layout import PROJECT
+from tests.flows.dvc_repository import make_repository
 from tests.flows.server_talk import heed_interrupts, until
 
 
@@ -109,8 +110,7 @@ def test_what_is_no_training_stage_is_refused_with_those_that_are(stage: str) ->
 @pytest.fixture
 def repository(project: Path) -> Path:
     """The project as a repository of DVC."""
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=project, check=True)
+    make_repository(project)
     return project
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import anny
 import numpy as np
 import pytest
 
@@ -16,8 +17,16 @@ from pipeline.layout import PROJECT
 
 
 @pytest.fixture(scope="session")
-def source() -> AnnySource:
-    return AnnySource()
+def cache_of_anny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Anny is told to keep files in while `source` is built."""
+    return tmp_path_factory.mktemp("home") / "anny"
+
+
+@pytest.fixture(scope="session")
+def source(cache_of_anny: Path) -> AnnySource:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anny.paths, "_ANNY_CACHE_DIR", [cache_of_anny])
+        return AnnySource()
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = dvc(["--wait-for-lock", *arguments])
         here = Path.cwd()
         if status and not any((folder / ".git").exists() for folder in (here, *here.parents)):
-            print("An archive of the project is no git repository, which DVC asks for: `git init` here makes it one.")
+            print("This is no git repository, which DVC asks for unless told otherwise: `git init` here makes it one.")
         return status
     finally:
         if "repro" in arguments:

@@ -229,6 +229,17 @@ def test_stages_killed_at_any_moment_give_the_same_bytes_when_run_again(finished
     assert not unfinished(finished_project, "")
 
 
+def test_a_report_killed_while_it_is_written_gives_the_same_bytes_when_run_again(finished_project: Path) -> None:
+    again = ["flows.dvc_command", "repro", "--force", "--single-item", "report"]
+    run(finished_project, *again)  # it says how long stages took, and other tests ran some of them again
+    before, seconds = made(finished_project, "report"), 2.0
+    assert before
+    while not ended_by_kill(finished_project, "report", seconds):  # it was done before: earlier, then
+        seconds /= 2
+    run(finished_project, *again)
+    assert made(finished_project, "report") == before
+
+
 def test_make_tables_runs_what_the_other_tables_need_and_puts_it_into_the_report(finished_project: Path) -> None:
     """The last one: it adds to what the others look at."""
     run(finished_project, "flows.reproduce", "--tables")

@@ -6,12 +6,17 @@ state made from something else, somebody changed that in mid-course, and only th
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shlex
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.layout import Layout
 from pipeline.run_spec import fingerprint
@@ -19,6 +24,12 @@ from pipeline.training.checkpoint import TrainingError, steps_done
 from pipeline.training.provenance import write_text
 
 NOTE = "made_from.json"
+HOLDER = "held_by"
+PATIENCE_S = 30.0
+"""What a process that was told to stop may take for its last step and state, when the next one is there already."""
+
+_held: list[IO[str]] = []
+"""Files whose locks this process keeps until its end."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +56,54 @@ def scratch_of(layout: Layout, stage: str, name: str, basis: Basis) -> Path:
 
 
 def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: bool = True) -> Path:
-    """The folder for the state of a run; a note of the run's basis lies in it.
+    """The folder for the state of a run, which is this process's alone until it ends; a note of the run's basis lies
+    in it.
 
     Args:
         leads: whether this is the process that speaks and writes, of those that train together.
 
-    Raises TrainingError as `refuse_others`.
+    Raises TrainingError: as `refuse_others`, or another process works there.
     """
     scratch = scratch_of(layout, stage, name, basis)
     if leads:
         refuse_others(layout, stage, [name], basis)
+        _hold(scratch)
         write_text(scratch / NOTE, json.dumps(asdict(basis), indent=1) + "\n")
     return scratch
+
+
+def _hold(folder: Path) -> None:
+    """Two that write the same states and results would take each other's away."""
+    until = time.monotonic() + PATIENCE_S
+    while not (held := _locked(folder / HOLDER)):
+        if time.monotonic() > until:
+            raise TrainingError(
+                f"{(folder / HOLDER).read_text().strip() or 'another process'} trains this run already, in {folder}. "
+                "Wait for its end, or end it and run the same command again: it goes on from there."
+            )
+        time.sleep(0.1)
+    held.truncate(0)
+    held.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+    held.flush()
+    _held.append(held)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, open and locked, or None where another process has that lock.
+
+    A lock of the process, not of the open file: the copies of it that make batches do not keep it when they are left
+    behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            return None
+        # A file system without locks: there, nobody is kept out.
+    return file
 
 
 def refuse_others(layout: Layout, stage: str, names: Sequence[str], basis: Basis) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.layout import Layout
+from pipeline.layout import PROJECT, Layout
+from pipeline.training import unfinished
 from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.unfinished import Basis, open_scratch, refuse_others
 
@@ -109,3 +113,28 @@ def test_a_damaged_state_is_in_nobodys_way(layout: Layout) -> None:
 def test_a_folder_without_a_state_is_in_nobodys_way(layout: Layout) -> None:
     open_scratch(layout, "pretrain", "run", BASIS)
     open_scratch(layout, "pretrain", "run", replace(BASIS, device="cuda"))
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = layout.scratch("pretrain", f"run-{BASIS.key}")
+    program = (
+        "import pathlib, sys, time; from tests.pipeline.training.test_unfinished import *; "
+        "open_scratch(Layout('test', pathlib.Path(sys.argv[1])), 'pretrain', 'run', BASIS); "
+        "print('held', flush=True); time.sleep(100)"
+    )
+    command = [sys.executable, "-c", program, str(layout.root)]
+    refusal = "process {} of .* trains this run already, in {}"
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with monkeypatch.context() as patch:
+                patch.setattr(unfinished, "PATIENCE_S", 0.2)
+                with pytest.raises(TrainingError, match=refusal.format(other.pid, here)):
+                    open_scratch(layout, "pretrain", "run", BASIS)
+            open_scratch(layout, "pretrain", "another", BASIS)
+            threading.Timer(0.3, other.kill).start()
+            assert open_scratch(layout, "pretrain", "run", BASIS) == here
+        finally:
+            other.kill()
+    assert (here / "held_by").read_text().startswith(f"process {os.getpid()} of ")

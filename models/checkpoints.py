@@ -288,6 +288,7 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
 
     Raises:
         ValueError: rotary positions or another module, for which timm has no counterpart.
+        CheckpointError: the timm that is installed computes other features from the file, which is not kept.
     """
     module = checkpoint if isinstance(checkpoint, nn.Module) else load_pretrained(checkpoint)
     from models.timm_export import timm_file, write_card

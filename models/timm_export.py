@@ -9,11 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from torch import nn
 
 from models.croco import CroCoEncoder
+from models.encoder import encoder_of
 from models.mae import MAEEncoder
-from models.weight_files import write_safetensors
+from models.weight_files import CheckpointError, write_safetensors
+
+TOLERANCE = 1e-4
+"""Of features, as a share of the largest: the order of additions makes some 1e-6."""
 
 
 def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -21,7 +27,9 @@ def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
 
     Raises:
         ValueError: rotary positions or another module, for which timm has no counterpart.
+        CheckpointError: the timm that is installed computes other features from the file, which is not kept.
     """
+    path = Path(path)
     state = module.state_dict()
     options: dict[str, Any] = {"model_name": "vit_base_patch16_224", "num_classes": 0}
     if isinstance(module, CroCoEncoder):
@@ -49,8 +57,29 @@ def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
         for old, new in renamed.items()
         if name.startswith(old)
     }
-    write_safetensors(Path(path), exported, {"timm": json.dumps(options, sort_keys=True)})
+    aside = path.with_name(f".{path.stem}.unchecked.safetensors")
+    try:
+        write_safetensors(aside, exported, {"timm": json.dumps(options, sort_keys=True)})
+        _check({**options, "checkpoint_path": str(aside)}, module)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     return {**options, "checkpoint_path": str(path)}
+
+
+@torch.no_grad()
+def _check(options: dict[str, Any], module: nn.Module) -> None:
+    """Patch tokens of a picture of noise, by timm from the file and by the module."""
+    encoder = encoder_of(module).eval()
+    image = torch.randn(1, 3, encoder.img_size, encoder.img_size, generator=torch.Generator().manual_seed(0))
+    loaded: Any = timm.create_model(**options).eval()
+    ours, theirs = encoder.encode(image), loaded.forward_features(image)[:, -encoder.num_patches :]
+    difference = float((theirs - ours).abs().max() / ours.abs().max())
+    if not difference <= TOLERANCE:
+        raise CheckpointError(
+            f"timm {timm.__version__} computes other features from this encoder: they differ by {difference:.1%} of "
+            "the largest. Nothing was written; install the version of requirements.txt."
+        )
 
 
 def write_card(path: Path, options: dict[str, Any], source: str, sha256: str, card: Path | None) -> None:
@@ -60,6 +89,7 @@ def write_card(path: Path, options: dict[str, Any], source: str, sha256: str, ca
         f"# {path.name}",
         f"The encoder of `{source}` (SHA-256 of its weights `{sha256}`) for plain timm:",
         f"```python\n{call}\n```",
+        f"Checked when it was written: timm {timm.__version__} computes the features that the checkpoint does.",
     ]
     if card is not None and card.is_file():
         parts += ["What is known of these weights:", "---", card.read_text().rstrip()]

@@ -291,6 +291,15 @@ def test_timm_computes_the_same_features_from_an_exported_mini_network(name, tmp
     torch.testing.assert_close(theirs, model.encode(image), atol=1e-5, rtol=1e-5)
 
 
+def test_a_file_from_which_timm_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    create_model = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda **options: create_model(**options | {"act_layer": "relu"}))
+    (tmp_path / "encoder.safetensors").write_text("of before")
+    with pytest.raises(CheckpointError, match=r"timm \d.* computes other features from this encoder: .*%"):
+        export_timm(catalog.create("croco_mini_patch8_64"), tmp_path / "encoder.safetensors")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"encoder.safetensors": "of before"}
+
+
 def test_the_export_command_prints_the_call_that_loads_the_file(tmp_path, monkeypatch, capsys):
     save(tmp_path / "a", catalog.create("croco_mini_patch8_64"), provenance={}, card="# What a is\n")
     monkeypatch.setattr("sys.argv", ["timm_export", str(tmp_path / "a"), str(tmp_path / "encoder.safetensors")])
@@ -301,6 +310,7 @@ def test_the_export_command_prints_the_call_that_loads_the_file(tmp_path, monkey
     card = (tmp_path / "encoder.safetensors.md").read_text()
     assert f"The encoder of `a` (SHA-256 of its weights `{fingerprint(tmp_path / 'a')}`)" in card
     assert call.strip().replace(f"{tmp_path}/", "") in card
+    assert f"timm {timm.__version__} computes the features that the checkpoint does" in card
     assert card.endswith("# What a is\n")
     monkeypatch.setattr("sys.argv", ["timm_export", str(tmp_path / "none"), str(tmp_path / "encoder.safetensors")])
     with pytest.raises(SystemExit):

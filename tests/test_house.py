@@ -200,6 +200,16 @@ def test_every_code_dependency_exists_and_every_output_names_the_scale(file: str
     assert checked > 20
 
 
+@pytest.mark.parametrize("file", ["dvc.yaml", "tables/dvc.yaml"])
+def test_the_command_of_every_stage_ends_with_the_dvc_that_started_it(file: str) -> None:
+    modules = {re.match(r"python -m (\S+) ", stage.get("do", stage)["cmd"])[1] for stage in stages(file).values()}
+    assert len(modules) > 5
+    for module in modules:
+        code = PROJECT / module.replace(".", "/")
+        text = (code / "__main__.py" if code.is_dir() else code.with_suffix(".py")).read_text()
+        assert "    die_with_parent()\n" in text or "    with process.command():\n" in text, module
+
+
 def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[=<>]", line)[0].lower() for line in project["dependencies"]}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+import sys
 
 from pipeline import run_spec
-from pipeline.bodies.write import build
 from pipeline.layout import Layout
-from pipeline.process import plain_errors
+from pipeline.process import die_with_parent, plain_errors
 
 logger = logging.getLogger(__name__)
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Sums over several threads differ in their last bits from sums over one."""
 
 
 def main() -> None:
@@ -21,14 +22,16 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Sums over several threads differ in their last bits from sums over one, and linear
-    # algebra reads these variables once, when it is imported: hence a fresh process.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    if not ONE_THREAD.items() <= os.environ.items():
+        # Linear algebra reads these once, when it is loaded, and some of it is by now: the same command from its start.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ONE_THREAD)
+    die_with_parent()
+    from pipeline.bodies.write import build  # loads torch, for which there was no need before
+
     with plain_errors("bodies"):
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as one_thread:
-            quality = one_thread.submit(build, layout, params.bodies).result()
+        quality = build(layout, params.bodies)
     logger.info("wrote %s and %s: %s", layout.smpl, layout.mano, quality)
 
 

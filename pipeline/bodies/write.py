@@ -1,7 +1,4 @@
-"""Writes the open body, the open hand and their measured quality: what `python -m pipeline.bodies` runs.
-
-Apart from the command line, because a process of its own runs it and must import it.
-"""
+"""Writes the open body, the open hand and their measured quality: what `python -m pipeline.bodies` runs."""
 
 from __future__ import annotations
 

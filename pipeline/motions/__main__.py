@@ -17,7 +17,7 @@ from pipeline.layout import Layout
 from pipeline.motions.activities import ACTIVITIES
 from pipeline.motions.amass import write_amass
 from pipeline.motions.generate import generate, plan
-from pipeline.process import num_cores, plain_errors
+from pipeline.process import die_with_parent, num_cores, plain_errors
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # One thread: sums over several differ in their last bits, and files must not.
     torch.set_num_threads(1)
+    die_with_parent()
     with plain_errors("motions"):
         params = run_spec.load(arguments.params)
         layout = Layout(params.scale)

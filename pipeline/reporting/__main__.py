@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.layout import PROJECT, Layout
-from pipeline.process import plain
+from pipeline.process import die_with_parent, plain
 from pipeline.reporting import (
     claims,
     figures,
@@ -197,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=PROJECT, help="project folder (default: this checkout)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    die_with_parent()
     try:
         params = load(options.params)
         reference = paper.load(options.root / "reports")

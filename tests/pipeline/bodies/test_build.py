@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,11 @@ from pipeline.bodies.tpose import between, roll
 from pipeline.bodies.write import write_npz
 
 Arrays = dict[str, np.ndarray]
+
+
+def test_anny_keeps_nothing_outside_the_project(source: AnnySource, cache_of_anny: Path) -> None:
+    assert source.bones
+    assert not cache_of_anny.exists()
 
 
 def test_the_body_agrees_with_annys_own_skinning_and_with_unseen_people(

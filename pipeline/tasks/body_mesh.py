@@ -61,7 +61,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
-from pipeline.training.unfinished import Basis, open_scratch, refuse_others, scratch_of
+from pipeline.training.unfinished import Basis, close_scratch, open_scratch, refuse_others, scratch_of
 
 logger = logging.getLogger(__name__)
 
@@ -311,7 +311,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         seed=seed,
         key=basis.key,
     )
-    shutil.rmtree(scratch)
+    close_scratch(scratch)
 
 
 def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -> None:

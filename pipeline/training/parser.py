@@ -38,7 +38,7 @@ from pipeline.training.parser_data import LabelledCrops, read_labelled, training
 from pipeline.training.precision import choose_device
 from pipeline.training.provenance import Value
 from pipeline.training.team import WHOLE, Share
-from pipeline.training.unfinished import Basis, open_scratch
+from pipeline.training.unfinished import Basis, close_scratch, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def train_parser(params: Params, layout: Layout) -> None:
         run=NAME,
         seed=spec.seed,
     )
-    shutil.rmtree(scratch)
+    close_scratch(scratch)
 
 
 def parse_all(checkpoint: Path, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

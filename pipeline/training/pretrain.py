@@ -67,7 +67,7 @@ from pipeline.training.optimizer import WarmupCosine, build
 from pipeline.training.precision import choose_device, full_float32
 from pipeline.training.provenance import Value
 from pipeline.training.team import ALONE, Team, joined, together
-from pipeline.training.unfinished import Basis, open_scratch
+from pipeline.training.unfinished import Basis, close_scratch, open_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
         snapshots={str(step): checkpoints.fingerprint(snapshot) for step, snapshot in snapshots.items()},
         speed=json.loads((scratch / "live" / "speed.json").read_text()),
     )
-    shutil.rmtree(scratch)
+    close_scratch(scratch)
 
 
 def _take_over(model: CroCo | MAE, network: nn.Module) -> None:

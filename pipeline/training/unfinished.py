@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ HOLDER = "held_by"
 PATIENCE_S = 30.0
 """What a process that was told to stop may take for its last step and state, when the next one is there already."""
 
-_held: list[IO[str]] = []
-"""Files whose locks this process keeps until its end."""
+_held: dict[Path, IO[str]] = {}
+"""Files whose locks this process keeps, by their folder."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def scratch_of(layout: Layout, stage: str, name: str, basis: Basis) -> Path:
 
 
 def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: bool = True) -> Path:
-    """The folder for the state of a run, which is this process's alone until it ends; a note of the run's basis lies
-    in it.
+    """The folder for the state of a run, this process's alone until it ends or closes it; a note of the run's basis
+    lies in it.
 
     Args:
         leads: whether this is the process that speaks and writes, of those that train together.
@@ -72,8 +73,17 @@ def open_scratch(layout: Layout, stage: str, name: str, basis: Basis, *, leads: 
     return scratch
 
 
+def close_scratch(folder: Path) -> None:
+    """The run is over: its folder goes."""
+    if held := _held.pop(folder, None):
+        held.close()  # NFS keeps a file that somebody has open, under another name, and with it the folder
+    shutil.rmtree(folder)
+
+
 def _hold(folder: Path) -> None:
     """Two that write the same states and results would take each other's away."""
+    if folder in _held:
+        return
     until = time.monotonic() + PATIENCE_S
     while not (held := _locked(folder / HOLDER)):
         if time.monotonic() > until:
@@ -85,7 +95,7 @@ def _hold(folder: Path) -> None:
     held.truncate(0)
     held.write(f"process {os.getpid()} of {socket.gethostname()}\n")
     held.flush()
-    _held.append(held)
+    _held[folder] = held
 
 
 def _locked(path: Path) -> IO[str] | None:

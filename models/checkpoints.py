@@ -287,7 +287,7 @@ def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[st
         `vit_base_patch16_224`, class_token=False, global_pool="avg", fc_norm=False, num_classes=0.
 
     Raises:
-        ValueError: rotary positions or another module, for which timm has no counterpart.
+        ValueError: rotary positions or another module, for which timm has no counterpart; a file of another name.
         CheckpointError: the timm that is installed computes other features from the file, which is not kept.
     """
     module = checkpoint if isinstance(checkpoint, nn.Module) else load_pretrained(checkpoint)

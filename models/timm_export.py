@@ -26,10 +26,12 @@ def timm_file(module: nn.Module, path: str | Path) -> dict[str, Any]:
     """Write the encoder of `module`; see `models.checkpoints.export_timm`.
 
     Raises:
-        ValueError: rotary positions or another module, for which timm has no counterpart.
+        ValueError: rotary positions or another module, for which timm has no counterpart; a file of another name.
         CheckpointError: the timm that is installed computes other features from the file, which is not kept.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"timm tells by a file's name how to read it; call it {path.with_suffix('.safetensors')}")
     state = module.state_dict()
     options: dict[str, Any] = {"model_name": "vit_base_patch16_224", "num_classes": 0}
     if isinstance(module, CroCoEncoder):

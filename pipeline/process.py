@@ -135,7 +135,7 @@ def memory() -> int:
         return there
 
 
-_ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1")
+ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1")
 """What numerical libraries read when they are loaded, and Mesa at its first OpenGL context."""
 
 
@@ -156,7 +156,7 @@ def workers(count: int, loaded: Sequence[str]) -> ProcessPoolExecutor:
     context.set_forkserver_preload([*loaded, *again])
     # Which it then finds loaded, and Python warns of that.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore::RuntimeWarning:runpy"]))
-    with _environment(_ONE_CORE | {"PYTHONWARNINGS": quiet}):
+    with _environment(ONE_CORE | {"PYTHONWARNINGS": quiet}):
         forkserver.ensure_running()
     return ProcessPoolExecutor(count, context, initializer=_use_one_core)
 
@@ -164,7 +164,7 @@ def workers(count: int, loaded: Sequence[str]) -> ProcessPoolExecutor:
 def _use_one_core() -> None:
     # The kernel's signal would not come: this process keeps the one it is a copy of alive, and that is its parent.
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-    os.environ |= _ONE_CORE
+    os.environ |= ONE_CORE
     import cv2
 
     cv2.setNumThreads(1)

@@ -9,12 +9,9 @@ import sys
 
 from pipeline import run_spec
 from pipeline.layout import Layout
-from pipeline.process import die_with_parent, plain_errors
+from pipeline.process import ONE_CORE, die_with_parent, plain_errors
 
 logger = logging.getLogger(__name__)
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Sums over several threads differ in their last bits from sums over one."""
 
 
 def main() -> None:
@@ -22,9 +19,10 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml", help="params file of the scale (default: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not ONE_THREAD.items() <= os.environ.items():
-        # Linear algebra reads these once, when it is loaded, and some of it is by now: the same command from its start.
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ONE_THREAD)
+    if not ONE_CORE.items() <= os.environ.items():
+        # Sums over several threads differ in their last bits from sums over one. Linear algebra reads these once, when
+        # it is loaded, and some of it is by now: the same command from its start.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ONE_CORE)
     die_with_parent()
     from pipeline.bodies.write import build  # loads torch, for which there was no need before
 

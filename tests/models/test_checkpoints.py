@@ -291,6 +291,12 @@ def test_timm_computes_the_same_features_from_an_exported_mini_network(name, tmp
     torch.testing.assert_close(theirs, model.encode(image), atol=1e-5, rtol=1e-5)
 
 
+def test_a_file_that_timm_would_take_for_another_kind_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"call it .*encoder\.safetensors"):
+        export_timm(catalog.create("croco_mini_patch8_64"), tmp_path / "encoder.pth")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_from_which_timm_computes_something_else_is_not_written(tmp_path, monkeypatch):
     create_model = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda **options: create_model(**options | {"act_layer": "relu"}))

@@ -55,6 +55,7 @@ _MAE: dict[str, dict[str, Any]] = {
     ),
     "mae_base_patch16_224": {},
     "mae_large_patch16_224": dict(embed_dim=1024, depth=24, num_heads=16),
+    "mae_huge_patch14_224": dict(patch_size=14, embed_dim=1280, depth=32, num_heads=16),
 }  # fmt: skip
 
 

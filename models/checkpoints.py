@@ -24,6 +24,7 @@ from models.published import croco_arguments, mae_arguments, resample_positions
 from models.weight_files import (
     CheckpointError,
     Undrawn,
+    WeightFile,
     load_state,
     read_weight_file,
     sha256_of,
@@ -39,6 +40,7 @@ __all__ = [
     "CheckpointError",
     "export_timm",
     "fingerprint",
+    "has_decoder",
     "load",
     "load_croco",
     "load_mae",
@@ -57,10 +59,8 @@ CARD = "README.md"
 
 ARCHITECTURES = {
     "croco": "models.croco.CroCo",
-    "croco_encoder": "models.croco.CroCoEncoder",
     "keypoint_head": "models.heads.keypoints.KeypointHead",
     "mae": "models.mae.MAE",
-    "mae_encoder": "models.mae.MAEEncoder",
     "pgn": "models.pgn.PGN",
 }
 """Class of each architecture. Loaded when asked for: who parses people need not wait for timm."""
@@ -181,16 +181,22 @@ def load_croco(path: str | Path, img_size: int | None = None) -> CroCo:
     """
     if directory := _own_directory(path):
         kwargs, state = _own(directory, "croco")
-        hint = ""
-    else:
-        file = read_weight_file(path)
-        kwargs, hint = croco_arguments(file)
-        state = file.state
+        return _croco(kwargs, state, path, img_size)
+    return _croco_of(read_weight_file(path), img_size)
+
+
+def _croco_of(file: WeightFile, img_size: int | None) -> CroCo:
+    kwargs, hint = croco_arguments(file)
+    return _croco(kwargs, file.state, file.path, img_size, hint)
+
+
+def _croco(
+    kwargs: dict[str, Any], state: dict[str, Tensor], source: str | Path, img_size: int | None, hint: str = ""
+) -> CroCo:
+    model: CroCo = _build("croco", kwargs if img_size is None else {**kwargs, "img_size": img_size}, source)
     if img_size is not None:
-        kwargs = {**kwargs, "img_size": img_size}
-    model: CroCo = _build("croco", kwargs, path)
-    resample_positions(state, ("enc_pos_embed", "dec_pos_embed"), model.grid, class_token=False)
-    load_state(model, state, path, hint)
+        resample_positions(state, ("enc_pos_embed", "dec_pos_embed"), model.grid, class_token=False)
+    load_state(model, state, source, hint)
     return model
 
 
@@ -203,13 +209,14 @@ def load_mae(
     """Load MAE from a facebookresearch/mae file or from our own directory.
 
     Sizes are read off the weights, except the number of heads, which no shape tells: it comes from
-    `kwargs` if the file has them, else from the arguments, else heads are 64 wide (encoder; 80 in
-    ViT-H) and 32 wide (decoder) as in all published models. The released files without decoder get
-    a fresh one of the published size, with weights from a fixed seed, and a warning is logged.
+    `kwargs` if the file has them (as our own directories do), else from the arguments, else heads are
+    64 wide (encoder; 80 in ViT-H) and 32 wide (decoder) as in all published models. The released files
+    without decoder get a fresh one of the published size, with weights from a fixed seed, and a warning is logged.
 
     Args:
         path: `.pth`, `.safetensors` or a checkpoint directory. Other top-level keys are ignored.
         img_size: build for another image side, px; position tables are resampled (bicubic).
+        num_heads, decoder_num_heads: where the file does not tell.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -217,26 +224,39 @@ def load_mae(
     """
     if directory := _own_directory(path):
         kwargs, state = _own(directory, "mae")
-    else:
-        file = read_weight_file(path)
-        state = file.state
-        kwargs = mae_arguments(state, path)
-        given = {**file.facts.get("kwargs", {}), **file.facts.get("mae_kwargs", {})}
+        return _mae(kwargs, state, path, img_size)
+    return _mae_of(read_weight_file(path), img_size, num_heads, decoder_num_heads)
+
+
+def has_decoder(path: str | Path) -> bool:
+    """Whether an MAE file has the decoder that `load_mae` would else draw at random."""
+    directory = _own_directory(path)
+    return "decoder_embed.weight" in read_weight_file(directory / WEIGHTS if directory else path).state
+
+
+def _mae_of(
+    file: WeightFile, img_size: int | None, num_heads: int | None = None, decoder_num_heads: int | None = None
+) -> MAE:
+    kwargs = mae_arguments(file.state, file.path)
+    asked = {"num_heads": num_heads, "decoder_num_heads": decoder_num_heads}
+    told = {**file.facts.get("kwargs", {}), **file.facts.get("mae_kwargs", {})}
+    for given in ({name: value for name, value in asked.items() if value is not None}, told):
         kwargs |= {name: given[name] for name in kwargs.keys() & given.keys()}
-        kwargs |= {"num_heads": num_heads} if num_heads is not None else {}
-        kwargs |= {"decoder_num_heads": decoder_num_heads} if decoder_num_heads is not None else {}
-        if missing := [name for name, value in kwargs.items() if value is None]:
-            raise CheckpointError(f"{path} does not tell its number of heads; give {', '.join(missing)}")
+    if missing := [name for name, value in kwargs.items() if value is None]:
+        raise CheckpointError(f"{file.path} does not tell its number of heads; give {', '.join(missing)}")
+    return _mae(kwargs, file.state, file.path, img_size)
+
+
+def _mae(kwargs: dict[str, Any], state: dict[str, Tensor], source: str | Path, img_size: int | None) -> MAE:
+    model: MAE = _build("mae", kwargs if img_size is None else {**kwargs, "img_size": img_size}, source)
     if img_size is not None:
-        kwargs = {**kwargs, "img_size": img_size}
-    model: MAE = _build("mae", kwargs, path)
+        resample_positions(state, ("pos_embed", "decoder_pos_embed"), model.grid, class_token=True)
     if "decoder_embed.weight" not in state:
-        logger.warning("%s has no decoder: a fresh one is drawn (seed 0)", path)
+        logger.warning("%s has no decoder: a fresh one is drawn (seed 0)", source)
         model.reset_parameters(torch.Generator().manual_seed(0))
         fresh = model.state_dict()
         state = {**{k: v for k, v in fresh.items() if k.startswith(("decoder_", "mask_token"))}, **state}
-    resample_positions(state, ("pos_embed", "decoder_pos_embed"), model.grid, class_token=True)
-    load_state(model, state, path)
+    load_state(model, state, source)
     return model
 
 
@@ -262,12 +282,18 @@ def load_pretrained(path: str | Path, img_size: int | None = None) -> CroCo | MA
     """
     if directory := _own_directory(path):
         kind = read_config(directory)["architecture"]
-    else:
-        state = read_weight_file(path).state
-        kind = "croco" if "enc_norm.weight" in state else "mae" if "cls_token" in state else "unknown"
-    if kind not in ("croco", "mae"):
-        raise CheckpointError(f"{path} holds neither CroCo nor MAE but {kind!r}")
-    return load_croco(path, img_size) if kind == "croco" else load_mae(path, img_size)
+        if kind not in ("croco", "mae"):
+            raise CheckpointError(f"{path} holds neither CroCo nor MAE but {kind!r}")
+        return load_croco(path, img_size) if kind == "croco" else load_mae(path, img_size)
+    file = read_weight_file(path)
+    if "enc_norm.weight" in file.state:
+        return _croco_of(file, img_size)
+    if "cls_token" in file.state:
+        return _mae_of(file, img_size)
+    raise CheckpointError(
+        f"{path} holds neither CroCo nor MAE: it has neither enc_norm.weight nor cls_token; it begins with "
+        f"{next(iter(file.state))}"
+    )
 
 
 def export_timm(checkpoint: str | Path | nn.Module, path: str | Path) -> dict[str, Any]:

@@ -51,13 +51,18 @@ def completion_loss(prediction: Tensor, target_image: Tensor, hidden: Tensor, no
     Equation (2) of the paper sums over all patches: give an all-True `hidden` for that.
 
     Raises:
-        ValueError: shapes that do not fit, or nothing hidden.
+        ValueError: shapes that do not fit.
     """
     errors = patch_errors(prediction, target_image, normalize)
     if hidden.shape != errors.shape:
         raise ValueError(f"hidden is {tuple(hidden.shape)}, the prediction {tuple(errors.shape)}")
-    weight = hidden.to(errors.dtype)
-    return (errors * weight).sum() / weight.sum()
+    return masked_mean(errors, hidden)
+
+
+def masked_mean(errors: Tensor, where: Tensor) -> Tensor:
+    """Mean of `errors` (B, N) over the patches of `where` (B, N) bool, a scalar; 0 where there are none."""
+    weight = where.to(errors.dtype)
+    return (errors * weight).sum() / weight.sum().clamp_min(1)
 
 
 def completed_image(completion: Completion, target_image: Tensor, patch_size: int, normalize: bool = True) -> Tensor:

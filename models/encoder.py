@@ -2,9 +2,8 @@
 without knowing whether it was pre-trained by CroCo or by MAE."""
 
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.checkpoints import load_pretrained
 from models.croco import CroCo, CroCoEncoder
@@ -12,35 +11,14 @@ from models.mae import MAE, MAEEncoder
 from models.weight_files import Undrawn, load_state
 
 
-class Encoder(Protocol):
-    """What every encoder offers; the class token of MAE, if any, is not among its tokens.
-
-    Attributes:
-        img_size: side of the square input, px.
-        patch_size: side of a patch, px.
-        grid: (rows, columns) of patches.
-        num_patches: N = rows * columns.
-        width: channels C of a token.
-    """
-
-    img_size: int
-    patch_size: int
-    grid: tuple[int, int]
-    num_patches: int
-    width: int
-
-    def encode(self, image: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(B, 3, img_size, img_size) ImageNet-normalised floats -> (B, N, C) patch tokens."""
-        ...
-
-
 def encoder_of(
     source: str | Path | nn.Module, img_size: int | None = None, drop_path: float = 0.0
 ) -> CroCoEncoder | MAEEncoder:
     """The encoder of a pre-trained network, its own module with its own copy of the weights.
 
-    Calling it gives the patch tokens (B, N, C) of normalised images; see `Encoder`. The decoder is
-    left behind, so that an optimiser sees only what fine-tuning trains.
+    Calling it gives the patch tokens (B, N, C) of ImageNet-normalised images (B, 3, img_size, img_size); the class
+    token of MAE is not among them. It says its `img_size` and `patch_size` in px, `grid` (rows, columns),
+    `num_patches` N and `width` C. The decoder is left behind, so that an optimiser sees only what fine-tuning trains.
 
     Args:
         source: checkpoint directory, published weight file, or a CroCo or MAE module.

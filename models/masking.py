@@ -89,7 +89,7 @@ def human_mask(
     length = int(num_kept.max())
     most = num_patches - int(num_hidden_human.max())
     if visible_length == "max_nh" and not bool(too_few.all()):
-        length = int(torch.maximum(num_kept, count)[~too_few].max())
+        length = int(count[~too_few].max())
         most = num_patches - int(num_hidden_human[~too_few].max())
     length = min(math.ceil(length / bucket) * bucket, most)
 

@@ -20,21 +20,26 @@ def croco_arguments(file: WeightFile) -> tuple[dict[str, Any], str]:
     call = getattr(file.facts.get("args"), "model", None)
     if call is None:
         return {}, "The file names no sizes (croco_kwargs), so those of CroCo v1 were assumed."
-    # Upstream evaluates this string; here only a call with literal keyword arguments is accepted.
+    # Upstream evaluates this string; here only a call of its network with literal keyword arguments is accepted.
     try:
         expression = ast.parse(call, mode="eval").body
-        if not isinstance(expression, ast.Call) or expression.args:
-            raise ValueError("not a call with keyword arguments")
+        if not isinstance(expression, ast.Call) or ast.unparse(expression.func) != "CroCoNet" or expression.args:
+            raise ValueError
         return {str(k.arg): ast.literal_eval(k.value) for k in expression.keywords}, ""
-    except (SyntaxError, ValueError) as error:
-        raise CheckpointError(f"{file.path}: cannot read the sizes in args.model = {call!r}: {error}") from error
+    except (SyntaxError, TypeError, ValueError):
+        told = f"Its args.model = {call!r} is no CroCoNet(...) with plain numbers"
+        return {}, f"{told}, so the sizes of CroCo v1 were assumed."
 
 
 def mae_arguments(state: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
     """Constructor arguments of MAE that the shapes tell; heads are None where they cannot be known."""
-    for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"):
+    for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
         if name not in state:
-            raise CheckpointError(f"{source} is no MAE checkpoint: it has no {name}")
+            first = next(iter(state))
+            raise CheckpointError(
+                f"{source} is no MAE checkpoint: it has no {name}; it begins with {first}, of shape "
+                f"{tuple(state[first].shape)}"
+            )
     width, _, patch_size, _ = state["patch_embed.proj.weight"].shape
     try:
         side, _ = square_grid(state["pos_embed"].shape[1] - 1)

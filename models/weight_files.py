@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,13 +83,25 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    facts: dict[str, Any] = {}
-    if (beside := path.with_suffix(".json")).is_file():
-        facts |= {k: v for k, v in json.loads(beside.read_text()).items() if k.endswith("kwargs")}
-    for key, value in metadata.items():
-        if key.endswith("kwargs"):
-            facts[key] = json.loads(value)
+    beside = path.with_suffix(".json")
+    facts = _object(beside.read_text(), beside) if beside.is_file() else {}
+    facts = {key: value for key, value in facts.items() if key.endswith("kwargs")}
+    facts |= {
+        key: _object(value, f"{path}: {key} of its metadata")
+        for key, value in metadata.items()
+        if key.endswith("kwargs")
+    }
     return {**facts, "model": state}
+
+
+def _object(text: str, source: str | Path) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{source} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{source} is no JSON object but a {type(content).__name__}")
+    return content
 
 
 def _read_pytorch(path: Path) -> dict[str, Any]:
@@ -96,11 +109,14 @@ def _read_pytorch(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "global" in str(error):
+        # torch's own words go on to advise what no caller of this can do, and nobody should.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        if named := re.search(r"GLOBAL (\S+)", reason):
             raise CheckpointError(
-                f"{path} was refused: it names classes that are not needed to store weights and could run code. {error}"
+                f"{path} was refused: it names {named[1]}, which is not needed to store weights and could run code. If "
+                "you trust the file, load it yourself and save its state dict alone into another"
             ) from error
-        raise CheckpointError(f"{path} is damaged or no PyTorch file: {error}") from error
+        raise CheckpointError(f"{path} is damaged or no PyTorch file: {reason}") from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no PyTorch file: {error}") from error
     if not isinstance(content, dict):

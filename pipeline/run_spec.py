@@ -153,9 +153,10 @@ class Initial(Section):
 
     method: Literal["croco", "mae"]
     source: str
-    """`random`, or the path of a published checkpoint (see data/raw/weights)."""
+    """`random`, or the path of a published checkpoint, a file or a folder of ours (see data/raw/weights)."""
     network: Network
     seed: int = 0
+    """Of what is drawn: all weights, or the decoder that a published file of MAE comes without."""
 
 
 class Pretrain(Section):
@@ -179,6 +180,8 @@ class Pretrain(Section):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     visible_length: Literal["max_n", "max_nh"]
     normalize: bool
+    """Predict each patch less its mean and over its deviation, as in CroCo's code and weights; else its plain values,
+    as equation 2 of the paper has it. After initial weights of the other kind the last layer starts anew."""
     steps: Positive
     warmup_steps: int
     cosine_steps: Positive | None = None

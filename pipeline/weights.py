@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
 from torch import nn
 
 from models import catalog, checkpoints
+from models.croco import CroCo
+from models.encoder import encoder_of
+from models.mae import MAE
 from models.weight_files import misfit
 from pipeline import run_spec
 from pipeline.layout import Layout
@@ -36,24 +40,40 @@ def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
         provenance: dict[str, object] = {"source": "random", "seed": spec.seed}
     else:
         path = layout.raw("weights") / spec.source
-        if not path.is_file():
+        if not path.exists():
             raise ParamsError(
                 f"import_weights.{name}: {path} is not there. Download it as "
                 f"{layout.raw('weights') / 'SOURCE.md'} says; or take the row, and the runs that start from it, "
                 "out of the params file"
             )
-        load = checkpoints.load_croco if spec.method == "croco" else checkpoints.load_mae
-        model = load(path)
-        if why := misfit(model, fresh):
+        model = _read(path, fresh)
+        wanted: nn.Module = fresh
+        no_decoder = isinstance(fresh, MAE) and not checkpoints.has_decoder(path)
+        if no_decoder:
+            model, wanted = encoder_of(model), encoder_of(fresh)
+        if why := misfit(model, wanted):
             raise ParamsError(
                 f"import_weights.{name}: {path.name} is not {spec.network}: {why}. Name the network that it is, or "
                 "another file"
             )
-        provenance = {"source": spec.source, "sha256": checkpoints.sha256_of(path), **published(spec.source)}
+        sha256 = checkpoints.fingerprint(path) if path.is_dir() else checkpoints.sha256_of(path)
+        provenance = {"source": spec.source, "sha256": sha256, **published(spec.source)}
+        if no_decoder:
+            fresh.load_state_dict(model.state_dict(), strict=False)
+            model = fresh
+            provenance["decoder"] = f"not in the file: drawn at random with seed {spec.seed}"
     provenance |= {"network": spec.network, "params_fingerprint": run_spec.fingerprint(spec)}
     card = imported_card(name, spec, layout, model, provenance)
     checkpoints.save(layout.checkpoint(name), model, provenance=provenance, card=card)
     return model
+
+
+def _read(path: Path, wanted: CroCo | MAE) -> CroCo | MAE:
+    """What a file holds; of MAE with as many heads as are wanted, where it does not tell."""
+    if isinstance(wanted, MAE):
+        heads = {key: value for key, value in wanted.config.items() if key in ("num_heads", "decoder_num_heads")}
+        return checkpoints.load_mae(path, **heads)
+    return checkpoints.load_croco(path)
 
 
 def main() -> None:

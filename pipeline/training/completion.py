@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.completion import Completion, completed_image, completion_loss, patch_errors
+from models.completion import Completion, completed_image, completion_loss, masked_mean, patch_errors
 from models.croco import CroCo
 from models.mae import MAE
 from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify, visible_indices
@@ -93,7 +93,7 @@ class SingleCompletion:
 def completion_losses(prediction: Tensor, target: Tensor, pairs: PairBatch, normalize: bool) -> dict[str, Tensor]:
     """`loss`: mean over hidden patches; `human` and `background`: the two parts of it."""
     errors = patch_errors(prediction, target, normalize)
-    return {"loss": _mean(errors, pairs.hidden)} | _parts(errors, pairs.hidden, pairs.human)
+    return {"loss": masked_mean(errors, pairs.hidden)} | _parts(errors, pairs.hidden, pairs.human)
 
 
 PER_PERSON = "/human"
@@ -261,11 +261,6 @@ def _complete(model: CroCo | MAE, target: Tensor, reference: Tensor, hidden: Ten
     return model(target, hidden) if isinstance(model, MAE) else model(target, reference, hidden)
 
 
-def _mean(errors: Tensor, where: Tensor) -> Tensor:
-    weight = where.to(errors.dtype)
-    return (errors * weight).sum() / weight.sum().clamp_min(1)
-
-
 def _parts(errors: Tensor, hidden: Tensor, human: Tensor) -> dict[str, Tensor]:
     errors = errors.detach()
-    return {"human": _mean(errors, hidden & human), "background": _mean(errors, hidden & ~human)}
+    return {"human": masked_mean(errors, hidden & human), "background": masked_mean(errors, hidden & ~human)}

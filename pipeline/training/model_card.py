@@ -5,6 +5,7 @@ It is part of an output of DVC: the same run writes the same card, so neither ti
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,7 +66,7 @@ def pretrained_card(
         f"{METHODS[run.method]} *Cross-view and Cross-pose Completion for 3D Human Understanding*, Armando et al., "
         "CVPR 2024, arXiv 2311.09104; open reproduction.",
         _network(run.network, model),
-        f"Initial weights: {initial_weights(run.init, params)}.",
+        f"Initial weights: {initial_weights(run.init, params, layout)}.",
         "## Data",
         _table(("pairs", "number", "weight of the data set"), data),
         "Terms of the images, which whoever passes the weights on minds:",
@@ -85,7 +86,7 @@ def imported_card(name: str, spec: Initial, layout: Layout, model: nn.Module, fa
     """
     return _card(
         f"{name}, scale {layout.scale}",
-        f"Initial weights, {_drawn_or_published(spec)}.",
+        f"Initial weights, {_drawn_or_published(spec, facts)}.",
         _network(spec.network, model),
         _use(layout, name, model),
         _origins(facts),
@@ -100,11 +101,13 @@ def terms(dataset: str, layout: Layout) -> str:
     return f"{found[1]} (data/raw/{dataset}/SOURCE.md)" if found else "your own renderings"
 
 
-def initial_weights(init: str, params: Params) -> str:
+def initial_weights(init: str, params: Params, layout: Layout) -> str:
     """What a run began with, back to weights that were not trained here, and the terms of those."""
     if init in params.pretrain:
-        return f"`{init}`, which began with {initial_weights(params.pretrain[init].init, params)}"
-    return f"`{init}`, {_drawn_or_published(params.import_weights[init])}"
+        return f"`{init}`, which began with {initial_weights(params.pretrain[init].init, params, layout)}"
+    made = layout.checkpoint(init) / "provenance.json"
+    facts = json.loads(made.read_text()) if made.is_file() else {}
+    return f"`{init}`, {_drawn_or_published(params.import_weights[init], facts)}"
 
 
 def published(file: str) -> dict[str, str]:
@@ -116,10 +119,11 @@ def published(file: str) -> dict[str, str]:
     return {}
 
 
-def _drawn_or_published(spec: Initial) -> str:
+def _drawn_or_published(spec: Initial, facts: Mapping[str, Any]) -> str:
     if spec.source == "random":
         return f"drawn at random with seed {spec.seed}"
-    return f"published as `{spec.source}` ({published(spec.source).get('licence', 'terms of its publisher')})"
+    decoder = f"; the decoder is {facts['decoder']}" if "decoder" in facts else ""
+    return f"published as `{spec.source}` ({published(spec.source).get('licence', 'terms of its publisher')}){decoder}"
 
 
 def _card(title: str, *sections: str) -> str:

@@ -107,7 +107,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     run = params.pretrain[name]
     device = choose_device()
     start = provenance.checkpoint_fingerprint(layout.checkpoint(run.init))
-    model = initial_model(name, run, layout).to(device)
+    model = initial_model(name, params, layout).to(device)
     sources = pair_sources(run, layout)
     inputs = [path for source in sources for path in (source.pairs, source.crops)]
     keypoints = None
@@ -232,8 +232,14 @@ def _take_over(model: CroCo | MAE, network: nn.Module) -> None:
         model.load_state_dict(network.encoder.state_dict(), strict=False)
 
 
-def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
-    """The network of the run with its initial weights. Raises ParamsError when `init` is another network."""
+def initial_model(name: str, params: Params, layout: Layout) -> CroCo | MAE:
+    """The network of the run with its initial weights; its last layer starts anew where those predict normalised
+    patches and the run plain ones, or the other way round.
+
+    Raises:
+        ParamsError: `init` is another network.
+    """
+    run = params.pretrain[name]
     model = checkpoints.load(layout.checkpoint(run.init))
     wanted = catalog.create(run.network, run.seed)
     if run.fresh_decoder:
@@ -244,8 +250,24 @@ def initial_model(name: str, run: Pretrain, layout: Layout) -> CroCo | MAE:
             f"{'encoder' if run.fresh_decoder else 'network'}, such as an entry of import_weights"
             + ("" if run.fresh_decoder else "; where only the decoder differs, `fresh_decoder: true` will do")
         )
-    wanted.load_state_dict(model.state_dict())
+    start = model.state_dict()
+    if _normalizes(run.init, params) not in (None, run.normalize):
+        logger.info("the last layer starts anew: normalize of %s, which %s starts from, is another", run.init, name)
+        start = {key: value for key, value in start.items() if not key.startswith(_LAST_LAYER)}
+    wanted.load_state_dict(start, strict=False)
     return wanted.train()
+
+
+_LAST_LAYER = ("prediction_head.", "decoder_pred.")
+"""Of CroCo and of MAE."""
+
+
+def _normalizes(init: str, params: Params) -> bool | None:
+    """Whether what lies at `init` predicts normalised patches, as published weights do; None where it predicts
+    nothing."""
+    if init in params.pretrain:
+        return params.pretrain[init].normalize
+    return None if params.import_weights[init].source == "random" else True
 
 
 def _with_encoder_of(initial: nn.Module, wanted: CroCo | MAE) -> nn.Module:

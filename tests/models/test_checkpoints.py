@@ -31,6 +31,7 @@ from models.croco import CroCo
 from models.encoder import encoder_of
 from models.mae import MAE
 from models.pgn import PGN
+from models.weight_files import write_safetensors
 
 TINY = dict(
     img_size=32, patch_size=8, enc_embed_dim=32, enc_depth=2, enc_num_heads=2,
@@ -74,11 +75,27 @@ def test_sizes_are_read_from_upstreams_training_arguments(croco, tmp_path):
     assert same_weights(load_croco(tmp_path / "a.pth"), croco)
 
 
-def test_training_arguments_that_would_run_code_are_refused(croco, tmp_path):
-    arguments = argparse.Namespace(model="CroCoNet(img_size=__import__('os').getpid())")
-    torch.save({"model": croco.state_dict(), "args": arguments}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"args\.model"):
+@pytest.mark.parametrize(
+    "call",
+    [
+        "CroCoNet(img_size=__import__('os').mkdir('made'))",
+        "mae_vit_base_patch16",
+        "AsymmetricCroCo3DStereo(pos_embed='RoPE100', output_mode='pts3d', depth_mode=('exp', -inf, inf))",
+        "CroCoDownstreamMonocularEncoder()",
+        "",
+    ],
+)
+def test_training_arguments_of_another_kind_are_not_run_and_the_first_difference_is_named(
+    croco, tmp_path, monkeypatch, call
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": croco.state_dict(), "args": argparse.Namespace(model=call)}, tmp_path / "a.pth")
+    with pytest.raises(
+        CheckpointError, match=r"mask_token has shape .* args\.model = .* CroCo v1 were assumed"
+    ) as said:
         load_croco(tmp_path / "a.pth")
+    assert repr(call) in str(said.value)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_v1_file_without_sizes_is_the_published_network(tmp_path):
@@ -107,9 +124,13 @@ def test_position_tables_follow_another_image_size(croco, tmp_path):
 def test_a_full_mae_file_loads(tmp_path):
     model = MAE(**TINY_MAE)
     torch.save({"model": model.state_dict(), "epoch": 1}, tmp_path / "a.pth")
-    assert same_weights(load_mae(tmp_path / "a.pth", num_heads=2, decoder_num_heads=2), model)
+    loaded = load_mae(tmp_path / "a.pth", num_heads=4, decoder_num_heads=2)
+    assert same_weights(loaded, model)
+    assert loaded.config["num_heads"] == 4
     with pytest.raises(CheckpointError, match=r"give num_heads, decoder_num_heads"):
         load_mae(tmp_path / "a.pth")
+    torch.save({"model": model.state_dict(), "kwargs": model.config}, tmp_path / "told.pth")
+    assert load_mae(tmp_path / "told.pth", num_heads=4).config == model.config, "the file knows better"
 
 
 def test_an_encoder_only_mae_file_gets_a_fresh_decoder_and_says_so(tmp_path, caplog):
@@ -224,8 +245,37 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds a 'mae', not a 'croco'"):
         load_croco(tmp_path / "mae")
     torch.save({"model": nn.Linear(2, 2).state_dict()}, tmp_path / "line.pth")
-    with pytest.raises(CheckpointError, match="neither CroCo nor MAE"):
+    with pytest.raises(CheckpointError, match=r"neither CroCo nor MAE.* begins with weight"):
         load_pretrained(tmp_path / "line.pth")
+    export_timm(CroCo(**TINY), tmp_path / "encoder.safetensors")
+    with pytest.raises(CheckpointError, match=r"it has no cls_token; it begins with blocks\..*, of shape \("):
+        load_mae(tmp_path / "encoder.safetensors")
+
+
+@pytest.mark.parametrize("reader, module", [(load_croco, lambda: CroCo(**TINY)), (load_mae, lambda: MAE(**TINY_MAE))])
+def test_a_config_that_tells_another_image_size_than_the_weights_is_refused(reader, module, tmp_path):
+    save(tmp_path / "a", module(), provenance={})
+    config = read_config(tmp_path / "a")
+    config["kwargs"]["img_size"] = 48
+    (tmp_path / "a/config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"pos_embed has shape"):
+        reader(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("beside", "metadata", "said"),
+    [
+        ("{", {}, r"a\.json is damaged"),
+        ("[1]", {}, r"a\.json is no JSON object but a list"),
+        (None, {"croco_kwargs": "{"}, r"a\.safetensors: croco_kwargs of its metadata is damaged"),
+    ],
+)
+def test_damaged_facts_beside_or_in_a_safetensors_file_are_named(croco, tmp_path, beside, metadata, said):
+    write_safetensors(tmp_path / "a.safetensors", croco.state_dict(), metadata)
+    if beside is not None:
+        (tmp_path / "a.json").write_text(beside)
+    with pytest.raises(CheckpointError, match=said):
+        load_croco(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
@@ -251,9 +301,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {}, "trap": _Trap()}, tmp_path / "a.pth")
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"model": _Trap()}))
-    for name in ("a.pth", "old.pth"):
-        with pytest.raises(CheckpointError):
+    torch.save({"model": {}, "args": argparse.Namespace(output_dir=Path("there"))}, tmp_path / "paths.pth")
+    for name, what in (("a.pth", "it names getattr, "), ("old.pth", "damaged"), ("paths.pth", r"names pathlib\.")):
+        with pytest.raises(CheckpointError, match=what) as refused:
             load_croco(tmp_path / name)
+        assert "weights_only=False" not in str(refused.value), "torch's advice, which nobody here can take"
+        assert str(refused.value).isprintable()
     assert not (tmp_path / "trapped").exists()
 
 

@@ -69,7 +69,7 @@ def losses(
 
     layout, params = project
     run = params.pretrain[name]
-    model = initial_model(name, run, layout).to(device)
+    model = initial_model(name, params, layout).to(device)
     how = Completing(16, True, torch.device(device))
     network, task = learning(model, run, pool_of(project, heldout=0.0), MASKING, None, how)
     history = train(

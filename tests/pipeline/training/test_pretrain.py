@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,9 +327,9 @@ def test_a_fresh_decoder_may_have_another_size_than_the_initial_weights(layout: 
     shapes = r"mask_token has shape \(1, 1, 64\) there and \(1, 1, 128\) here; dec_embed_dim is 64"
     said = rf"is no croco_mini_widedecoder_patch8_64: {shapes} .*`fresh_decoder: true` will do"
     with pytest.raises(ParamsError, match=said):
-        initial_model("croco_body", params.pretrain["croco_body"], layout)
+        initial_model("croco_body", params, layout)
     params, _ = small_params(layout.root, **SMALL, **wide, pretrain__croco_body__fresh_decoder=True)
-    model = initial_model("croco_body", params.pretrain["croco_body"], layout)
+    model = initial_model("croco_body", params, layout)
     assert model.config["dec_embed_dim"] == 128
     start = checkpoints.load_pretrained(layout.checkpoint("random")).state_dict()
     shared = [name for name in start if name.startswith(("enc_", "patch_embed"))]
@@ -336,10 +337,40 @@ def test_a_fresh_decoder_may_have_another_size_than_the_initial_weights(layout: 
     assert all(torch.equal(model.state_dict()[name], start[name]) for name in shared)
 
 
+@pytest.mark.parametrize(("method", "head"), [("croco", "prediction_head."), ("mae", "decoder_pred.")])
+def test_the_last_layer_starts_anew_where_it_predicted_another_kind_of_patches(
+    layout: Layout, tmp_path: Path, method: str, head: str
+) -> None:
+    """Published weights predict normalised patches; random ones nothing."""
+    here, _ = sibling(layout, tmp_path)
+    run, random = f"{method}_body", {"croco": "random", "mae": "random_mae"}[method]
+    path = here.raw("weights") / "published"
+    shutil.copytree(here.checkpoint(random), path)
+    shutil.copytree(here.checkpoint(random), here.checkpoint("published"))
+    base, _ = small_params(here.root, **SMALL)
+    imported = base.import_weights[random].model_dump() | {"source": "published"}
+
+    def started(init: str, **changes: object) -> set[str]:
+        """Names of what is not as in the initial weights."""
+        params, _ = small_params(
+            here.root,
+            **SMALL,
+            **{f"pretrain__{run}__init": init, "import_weights__published": imported, f"pretrain__{run}__seed": 1},
+            **{f"pretrain__{run}__{key}": value for key, value in changes.items()},
+        )
+        model = initial_model(run, params, here).state_dict()
+        start = checkpoints.load(here.checkpoint(init)).state_dict()
+        return {name for name, value in model.items() if not torch.equal(value, start[name])}
+
+    assert started("published", normalize=True) == set()
+    assert started("published", normalize=False) == {f"{head}weight"}  # its bias is zero, there as here
+    assert started(random, normalize=False) == set()
+
+
 def test_a_fresh_decoder_is_another_than_that_of_the_initial_weights(layout: Layout) -> None:
     changes = {"pretrain__croco_body__fresh_decoder": True, "pretrain__croco_body__seed": 1}
     params, _ = small_params(layout.root, **SMALL, **changes)
-    model = initial_model("croco_body", params.pretrain["croco_body"], layout).state_dict()
+    model = initial_model("croco_body", params, layout).state_dict()
     start = checkpoints.load_pretrained(layout.checkpoint("random")).state_dict()
     name = "dec_blocks.0.attn.qkv.weight"
     assert not torch.equal(model[name], start[name])

@@ -81,6 +81,22 @@ def source(layout: Layout, name: str, stood_in: bool) -> str:
     return "not made yet" if stood_in and not layout.source(name).is_dir() else "missing"
 
 
+def stood_in_sentence(layout: Layout, params: Params) -> str | None:
+    """Which of the data sets of body mesh recovery are no photographs; None where all are."""
+    both = (params.body_mesh.train_dataset, params.body_mesh.test_dataset)
+    stood_in = [
+        name
+        for name in dict.fromkeys(both)
+        if source(layout, name, stood_in=bool(params.datasets[name].standin)) in ("stand-in", "not made yet")
+    ]
+    if not stood_in:
+        return None
+    return (
+        f"Ours: {' and '.join(stood_in)} are stand-ins here, rendered people in the data set's file layout; errors on "
+        "them do not compare with errors on its photographs."
+    )
+
+
 def _by(path: Path, column: str) -> dict[str, int] | None:
     try:
         table = read_records(path, [column]) if column == "split" else read_pairs(path, [column])

@@ -7,7 +7,7 @@ as `currentColor`, so that a plot inside the page follows its light or dark colo
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from pipeline.reporting.intervals import Interval, Verdict, ordered
+from pipeline.reporting.intervals import Interval, are_apart
 from pipeline.reporting.reference_study import Factor, Part
 from pipeline.reporting.studies import METRICS, Study
 from pipeline.reporting.study_places import AGAINST, KINDS
@@ -138,7 +138,7 @@ def study_curves(study: Study, names: Sequence[str]) -> str:
 @matplotlib.rc_context(STYLE)
 def runs_of(part: Part) -> str:
     """All runs of a part of the study below each other: what the true reference saves, a panel per kind of pairs, and
-    PA-MPJPE. A dotted line goes through the usual run; filled is what lies apart from it, or from 0 in what is the
+    PA-MPJPE. A dotted line goes through the usual run; filled is what is told from it, or from 0 in what is the
     reference's own.
     """
     rows = {place.run: len(part.runs) - 1 - number for number, place in enumerate(part.runs)}
@@ -150,8 +150,12 @@ def runs_of(part: Part) -> str:
             for against in ("other", "same")
         )
         usual = part.usual.savings.get((kind, "person", "other"))
-        _across(axes, of_other, usual, 0.14, COLOURS[0], f"instead of {AGAINST['other']}")
-        _across(axes, of_same, nothing, -0.14, COLOURS[1], f"instead of {AGAINST['same']}")
+        for shown, beside, shift, stroke, against in (
+            (of_other, usual, 0.14, COLOURS[0], "other"),
+            (of_same, nothing, -0.14, COLOURS[1], "same"),
+        ):
+            filled = {row for row, found in shown.items() if are_apart(found, beside)}
+            _across(axes, shown, filled, shift, stroke, f"instead of {AGAINST[against]}")
         if usual:
             axes.axvline(usual.mean, color=COLOURS[0], linewidth=0.9, linestyle=":")
         axes.axvline(0, color=INK, linewidth=0.6, alpha=0.4)
@@ -159,7 +163,7 @@ def runs_of(part: Part) -> str:
         axes.set_xlabel("loss the true reference saves", fontsize=7.5)
     if part.fine_tuned:
         errors = {rows[place.run]: place.pa_mpjpe for place in part.runs}
-        _across(panels[-1], errors, part.usual.pa_mpjpe, 0, INK, "")
+        _across(panels[-1], errors, {rows[run] for run in part.told}, 0, INK, "")
         if part.usual.pa_mpjpe:
             panels[-1].axvline(part.usual.pa_mpjpe.mean, color=INK, linewidth=0.9, linestyle=":")
         panels[-1].set_title("after fine-tuning")
@@ -179,15 +183,14 @@ def runs_of(part: Part) -> str:
 
 
 def _across(
-    axes: Axes, shown: Mapping[int, Interval | None], beside: Interval | None, shift: float, stroke: str, label: str
+    axes: Axes, shown: Mapping[int, Interval | None], filled: Container[int], shift: float, stroke: str, label: str
 ) -> None:
-    """Intervals lying at their rows, `shift` above them; those that lie apart from `beside` filled."""
+    """Intervals lying at their rows, `shift` above them."""
     for row, found in shown.items():
         if found is not None:
-            apart = ordered(found, beside) in (Verdict.HOLDS, Verdict.FAILS)
             axes.errorbar(
                 found.mean, row + shift, xerr=found.half_width or 0.0, color=stroke, marker="o", markersize=3.6,
-                markerfacecolor=stroke if apart else "none", elinewidth=1.0, label=label,
+                markerfacecolor=stroke if row in filled else "none", elinewidth=1.0, label=label,
             )  # fmt: skip
             label = "_"  # one entry of the legend
 

@@ -182,6 +182,11 @@ def ordered(lesser: Interval | None, greater: Interval | None) -> Verdict:
     return Verdict.UNDECIDED
 
 
+def are_apart(one: Interval | None, other: Interval | None) -> bool:
+    """Whether both are there and do not overlap."""
+    return ordered(one, other) in (Verdict.HOLDS, Verdict.FAILS)
+
+
 def below(difference: Interval | None, limit: float = 0.0) -> Verdict:
     """Is the quantity below `limit`, its whole interval included?"""
     return ordered(difference, Interval(limit, 0.0, 1))

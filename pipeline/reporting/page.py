@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.layout import Layout
 from pipeline.reporting import claims as claims_module
@@ -105,6 +105,7 @@ def render(
     )
     environment.filters |= {
         "inline": Markup,
+        "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
         "data": lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
         "link": lambda path: Path(os.path.relpath(path, layout.report)).as_posix(),
         "shown": lambda path: path.relative_to(layout.root).as_posix(),
@@ -133,7 +134,7 @@ def render(
         headline=tables[HEADLINE],
         tables=[filled for id, filled in tables.items() if id != HEADLINE],
         blocks=blocks,
-        details=run_details(tables, params, layout, plots),
+        details=run_details(tables, metrics, params, plots),
         counts=claims_module.count(outcomes),
         num_over_pretrainings=sum(item.over_pretrainings is not None for item in outcomes),
         judged=[
@@ -155,6 +156,10 @@ def render(
         studies=studies,
         study_metrics=METRICS,
         study_of_reference=study_of_reference,
+        num_beside=sum(
+            bool(two.over_pretrainings or two.apart)
+            for two in (study_of_reference.without_a_reference if study_of_reference else ())
+        ),
         other_seeds=other_seeds,
         study_kinds=KINDS,
         study_against=AGAINST,
@@ -200,7 +205,17 @@ class RunDetail:
     task_curve: str | None
 
 
-def run_details(tables: Mapping[str, Filled], params: Params, layout: Layout, plots: Plots) -> list[RunDetail]:
+def lineage(run: str, params: Params) -> list[str]:
+    """The pre-trainings behind the weights of a run, the first one first and itself last; none of weights that nothing
+    here has trained."""
+    found: list[str] = []
+    while run in params.pretrain:
+        found.insert(0, run)
+        run = params.pretrain[run].init
+    return found
+
+
+def run_details(tables: Mapping[str, Filled], metrics: MetricTable, params: Params, plots: Plots) -> list[RunDetail]:
     """One entry per (task, run) that fills a cell anywhere, in order of appearance."""
     cells: dict[tuple[str, str], Cell] = {}
     for filled in tables.values():
@@ -210,11 +225,12 @@ def run_details(tables: Mapping[str, Filled], params: Params, layout: Layout, pl
     details = []
     for (stage, run), cell in cells.items():
         names = tuple(dict.fromkeys(name for file in cell.files for name in sorted(file.values)))
-        sections: dict[str, Any] = {}
-        if run in params.pretrain:
-            sections[f"pretrain.{run}"] = params.pretrain[run].model_dump(mode="json")
-        if run in params.import_weights:
-            sections[f"import_weights.{run}"] = params.import_weights[run].model_dump(mode="json")
+        behind = lineage(run, params)
+        before = [file for name in behind for file in metrics.of("pretrain", name)]
+        start = params.pretrain[behind[0]].init if behind else run
+        sections: dict[str, Any] = {f"import_weights.{start}": params.import_weights[start].model_dump(mode="json")}
+        for name in behind:
+            sections[f"pretrain.{name}"] = params.pretrain[name].model_dump(mode="json")
         sections["body_mesh"] = params.body_mesh.model_dump(mode="json")
         details.append(
             RunDetail(
@@ -225,8 +241,8 @@ def run_details(tables: Mapping[str, Filled], params: Params, layout: Layout, pl
                 files=cell.files,
                 metrics=names,
                 units={name: file.values[name].unit for file in cell.files for name in file.values},
-                repro=tuple(dict.fromkeys(file.command for file in cell.files if file.command)),
-                checkpoints=tuple(dict.fromkeys(file.checkpoint for file in cell.files if file.checkpoint)),
+                repro=tuple(dict.fromkeys(file.command for file in (*before, *cell.files) if file.command)),
+                checkpoints=tuple(dict.fromkeys(file.checkpoint for file in (*before, *cell.files) if file.checkpoint)),
                 parameters=yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=100),
                 pretrain_curve=plots.run_losses.get(run),
                 task_curve=plots.task_losses.get((stage, run)),

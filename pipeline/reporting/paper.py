@@ -178,6 +178,14 @@ class OurTask(Section):
         return self
 
 
+class Nearer(Section):
+    """A run made more as the paper's row than the one that fills it at a scale."""
+
+    run: str
+    says: str
+    """In what."""
+
+
 class OurRow(Section):
     """The first of `runs` that params.yaml has, with parameters that agree with `where`."""
 
@@ -185,6 +193,8 @@ class OurRow(Section):
     where: dict[str, str] = Field(default_factory=dict)
     without: str | None = None
     absent: str | None = None
+    nearer: Nearer | None = None
+    """Compared with the other rows in a sentence, where there is such a run and it fills another row."""
     tasks: dict[str, OurRow] = Field(default_factory=dict)
     """What stands in its place in the columns of a task: other networks for hands than for bodies."""
 

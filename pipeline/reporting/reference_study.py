@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.reporting import study_findings
-from pipeline.reporting.intervals import Interval, lesser, paired_difference
+from pipeline.reporting.intervals import Interval, are_apart, lesser, paired_difference
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
 from pipeline.reporting.repeats import Repeats, learns_from
 from pipeline.reporting.staleness import why_any_stale
@@ -151,6 +151,9 @@ class Part:
     factors: tuple[Factor, ...]
     after_fine_tuning: tuple[str, ...]
     """Which runs are told from the usual one, in sentences; of those where both have other seeds."""
+    told: frozenset[str]
+    """Runs that are told from the usual one after fine-tuning: over pre-trainings, where one of both has a single one
+    by intervals that lie apart."""
 
     @property
     def id(self) -> str:
@@ -284,7 +287,10 @@ def _part(
     findings = (
         study_findings.of_other_seeds(usual, compared, other_seeds.confidence) if other_seeds and compared else []
     )
-    return Part(places[usual], of_first, tuple(called), tuple(factors), tuple(findings))
+    over = {two.one: two.better("pa_mpjpe") is not None for two in compared}
+    of_usual = places[usual].pa_mpjpe
+    told_apart = {run for run in in_order if over.get(run, are_apart(places[run].pa_mpjpe, of_usual))}
+    return Part(places[usual], of_first, tuple(called), tuple(factors), tuple(findings), frozenset(told_apart))
 
 
 def _title(key: str) -> str:

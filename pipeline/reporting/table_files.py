@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from itertools import groupby
 from math import isfinite
 from pathlib import Path
 
 from pipeline.reporting.intervals import Interval, Verdict
 from pipeline.reporting.metric_table import MetricsFile
-from pipeline.reporting.paper import Column
+from pipeline.reporting.paper import Column, Row
 from pipeline.reporting.tables import Cell, Filled
 
 MISSING = "not run"
@@ -28,7 +29,7 @@ CSV_HEADER = (
     *("table", "row", "row_label", "column", "metric", "task", "unit", "better", "paper", "ours", "low", "high"),
     *("num_seeds", "seeds", "run", "ordering_vs_default", "paired_difference", "paired_low", "paired_high"),
     *("paired_ordering", "over_pretrainings", "over_pretrainings_low", "over_pretrainings_high"),
-    *("num_pretrainings", "num_pretrainings_default", "missing", "stale", "files", "compared_files"),
+    *("num_pretrainings", "num_pretrainings_default", "missing", "stale", "images", "files", "compared_files"),
 )
 
 
@@ -48,11 +49,15 @@ def to_csv(filled: Filled, root: Path) -> str:
                 against.paired_verdict if against else "",
                 *interval_numbers(against.over_pretrainings if against else None),
                 *((against and against.pretrainings) or ("", "")),
-                *(cell.missing or "", cell.stale or "", names(cell.files, root)),
+                *(cell.missing or "", cell.stale or "", _images(filled, cell), names(cell.files, root)),
                 names(against.files, root) if against and against.verdict is not Verdict.NOT_RUN else "",
             )
         )
     return out.getvalue()
+
+
+def _images(filled: Filled, cell: Cell) -> str:
+    return "" if cell.ours is None else "stand-ins" if filled.images else "photographs"
 
 
 def number(value: float | None) -> str:
@@ -94,16 +99,41 @@ def ours_text(cell: Cell) -> str:
 
 
 def ordering_text(filled: Filled, cell: Cell) -> str:
+    """The verdict, and the difference over pre-trainings that it rests on, where it rests on one."""
     against = filled.against_default(cell)
-    return ("reference" if cell.row.default else "") if against is None else str(against.verdict)
+    if against is None:
+        return "reference" if cell.row.default else ""
+    if against.over_pretrainings is None or against.pretrainings is None:
+        return str(against.verdict)
+    difference = against.over_pretrainings.written(cell.decimals, "+")
+    return f"{against.verdict} ({difference} {over_text(against.pretrainings)})"
+
+
+def row_text(row: Row) -> str:
+    return f"{row.label} ({row.group})" if row.group else row.label
+
+
+def how_to_read(filled: Filled) -> str | None:
+    """What the numbers of ours are, for who meets the table alone; None where there are none."""
+    if not filled.num_measured:
+        return None
+    text = (
+        f"Ours are means over fine-tuning seeds of one pre-training ± half the width of their {filled.confidence:.0%} "
+        "Student-t interval."
+    )
+    if filled.num_compared:
+        text += (
+            " Whether the paper's order against the row in bold holds is judged by the interval of the difference over "
+            "pre-trainings, this row minus that one, where it is given, else by the two intervals."
+        )
+    return text if filled.images is None else f"{text} {filled.images}"
 
 
 def to_markdown(filled: Filled) -> str:
     """Three columns per metric: paper, ours, whether the paper's order against its default row holds."""
     table = filled.table
     lines = [f"# {table.label}: {table.title}", "", table.setting, ""]
-    if filled.remark:
-        lines += [filled.remark, ""]
+    lines += [line for text in (how_to_read(filled), filled.remark) if text for line in (text, "")]
     head = ["row"]
     for column in table.columns:
         name = heading(filled, column)
@@ -111,7 +141,7 @@ def to_markdown(filled: Filled) -> str:
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     reasons: list[str] = []
     for row in table.rows:
-        texts = [f"**{row.label}**" if row.default else row.label]
+        texts = [f"**{row_text(row)}**" if row.default else row_text(row)]
         for column in table.columns:
             cell = filled.cells[row.id, column.id]
             ours = ours_text(cell) if cell.missing is None else f"{MISSING} [{_footnote(reasons, cell.missing)}]"
@@ -147,6 +177,7 @@ def _footnote(reasons: list[str], reason: str) -> int:
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{EN DASH}": "--",
+    "\N{MINUS SIGN}": "$-$",
 }  # fmt: skip
 
 
@@ -156,38 +187,43 @@ def latex(text: str) -> str:
 
 
 def to_latex(filled: Filled) -> str:
-    """A `table` environment (needs booktabs): per metric the paper's value and ours."""
+    """A `table` environment (needs booktabs), a tabular per task: per metric the paper's value, ours, the order."""
     table = filled.table
     reasons: list[str] = []
-    body = []
-    for row in table.rows:
-        texts = [rf"\textbf{{{latex(row.label)}}}" if row.default else latex(row.label)]
-        for column in table.columns:
-            cell = filled.cells[row.id, column.id]
-            texts.append(latex(paper_text(cell)))
-            texts.append(
-                latex(ours_text(cell))
-                if cell.missing is None
-                else rf"\emph{{{MISSING}}}$^{{{_footnote(reasons, cell.missing)}}}$"
-            )
-        body.append(" & ".join(texts) + r" \\")
-    head = " & ".join(
-        [""] + [rf"\multicolumn{{2}}{{c}}{{{latex(heading(filled, column))}}}" for column in table.columns]
-    )
-    notes = " ".join(f"({number}) {latex(reason)}." for number, reason in enumerate(reasons, start=1))
-    if filled.remark:
-        notes = f"{latex(filled.remark)} {notes}"
+    tabulars = []
+    for task, of_task in groupby(table.columns, lambda column: column.task):
+        columns = list(of_task)
+        body = []
+        for row in table.rows:
+            label = latex(row_text(row))
+            texts = [rf"\textbf{{{label}}}" if row.default else label]
+            for column in columns:
+                cell = filled.cells[row.id, column.id]
+                missing = cell.missing and rf"\emph{{{MISSING}}}$^{{{_footnote(reasons, cell.missing)}}}$"
+                texts += [
+                    latex(paper_text(cell)),
+                    missing or latex(ours_text(cell)),
+                    latex(ordering_text(filled, cell)),
+                ]
+            body.append(" & ".join(texts) + r" \\")
+        names = [rf"\multicolumn{{3}}{{c}}{{{latex(heading(filled, column))}}}" for column in columns]
+        tabulars += [
+            rf"\begin{{tabular}}{{l{'rrl' * len(columns)}}}",
+            r"\toprule",
+            " & ".join([latex(TASK_NAMES.get(task, task)), *names]) + r" \\",
+            " & ".join([""] + ["paper & ours & order holds?"] * len(columns)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}\par\medskip",
+        ]
+    notes = [f"({number}) {reason}." for number, reason in enumerate(reasons, start=1)]
+    caption = [f"{table.label}: {table.title}. {table.setting}", how_to_read(filled), filled.remark, *notes]
     lines = [
         r"\begin{table}",
-        rf"\caption{{{latex(f'{table.label}: {table.title}. {table.setting}')} {notes}}}".replace(" }", "}"),
-        rf"\begin{{tabular}}{{l{'rr' * len(table.columns)}}}",
-        r"\toprule",
-        head + r" \\",
-        " & ".join([""] + ["paper & ours"] * len(table.columns)) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
+        r"\centering\footnotesize",
+        rf"\caption{{{latex(' '.join(filter(None, caption)))}}}",
+        *tabulars,
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

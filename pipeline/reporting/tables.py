@@ -5,14 +5,15 @@ Every row and column of the paper is kept: a cell without a number of ours carri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.layout import Layout
-from pipeline.reporting import repeats
+from pipeline.reporting import data_counts, repeats
 from pipeline.reporting.intervals import Interval, Verdict, below, ordered, paired_difference, student_t
 from pipeline.reporting.metric_table import MetricsFile, MetricTable
-from pipeline.reporting.paper import Column, OurRow, Reference, Row, Table
+from pipeline.reporting.paper import Column, Nearer, OurRow, Reference, Row, Table
 from pipeline.reporting.repeats import Repeats
 from pipeline.reporting.staleness import why_any_stale
 from pipeline.run_spec import Params
@@ -83,7 +84,9 @@ class Filled:
     """By (row id, column id)."""
     confidence: float
     remark: str | None = None
-    """A sentence: in what ours is made otherwise than the paper's."""
+    """Sentences: in what ours is made otherwise than the paper's."""
+    images: str | None = None
+    """A sentence: which data sets are stood in for, where any number of ours rests on some."""
     other_seeds: Repeats | None = None
     """Further pre-trainings of the rows, as far as there are any."""
 
@@ -136,19 +139,50 @@ def build(
     Raises ValueError when a metrics file has another unit than the paper's column.
     """
     return {
-        table.id: Filled(
-            table,
-            {
-                (row.id, column.id): _cell(table, row, column, reference, metrics, params, layout)
-                for row in table.rows
-                for column in table.columns
-            },
-            params.report.confidence,
-            reference.rows.tables[table.id].remark,
-            other_seeds,
-        )
-        for table in reference.values.tables
+        table.id: _fill(table, reference, metrics, params, layout, other_seeds) for table in reference.values.tables
     }
+
+
+def _fill(
+    table: Table,
+    reference: Reference,
+    metrics: MetricTable,
+    params: Params,
+    layout: Layout,
+    other_seeds: Repeats | None,
+) -> Filled:
+    cells = {
+        (row.id, column.id): _cell(table, row, column, reference, metrics, params, layout)
+        for row in table.rows
+        for column in table.columns
+    }
+    ours = reference.rows.tables[table.id]
+    remarks = [ours.remark] if ours.remark else []
+    for row in table.rows:
+        nearer = ours.rows[row.id].nearer
+        if nearer and other_seeds and (said := _of_the_nearer(nearer, row, cells.values(), other_seeds)):
+            remarks.append(said)
+    images = None
+    if any(cell.ours and cell.stage == repeats.STAGE for cell in cells.values()):
+        images = data_counts.stood_in_sentence(layout, params)
+    return Filled(table, cells, params.report.confidence, " ".join(remarks) or None, images, other_seeds)
+
+
+def _of_the_nearer(nearer: Nearer, row: Row, cells: Iterable[Cell], other_seeds: Repeats) -> str | None:
+    """How a run nearer to the paper's row compares with the other rows, over pre-trainings; None where it does not."""
+    others: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.row is row and cell.run == nearer.run:
+            return None
+        if cell.run and cell.row is not row and cell.stage == repeats.STAGE:
+            found = other_seeds.between(nearer.run, cell.run)
+            if found and cell.key in found.apart:
+                told = f"{cell.column.heading} {found.apart[cell.key].written(cell.decimals, '+')} {cell.unit}"
+                others.setdefault(cell.row.label, []).append(told)
+    if not others:
+        return None
+    differences = "; ".join(f"minus {label}: {', '.join(told)}" for label, told in others.items())
+    return f"{nearer.says}, is {nearer.run} here. Over pre-trainings, it {differences}."
 
 
 def find_run(row: OurRow, params: Params) -> tuple[str | None, str | None]:

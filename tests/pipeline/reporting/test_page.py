@@ -97,6 +97,33 @@ def test_errors_stand_beside_that_of_not_looking_at_the_image(measured):
     assert "has a PA-MPJPE of 123.4 mm on the same 320 images" in text
 
 
+def test_a_checkout_with_numbers_and_no_data_says_that_they_are_of_stand_ins(measured):
+    text = (report(measured) / "index.html").read_text()
+    where = text[text.index("Where the images come from.") : text.index("Without looking:")]
+    assert "Not made in this checkout yet, stand-ins when they are: coco, humbi, aist, 3dpw" in where
+    assert "Stand-ins are rendered people" in where
+
+
+def test_the_commands_behind_a_number_begin_with_the_first_pre_training(measured, write_metrics):
+    """CroCo first, then CroCo-Body from it, then the fine-tunings."""
+    write_metrics("croco_body_from_croco", 0, 110.0)
+    for run in ("croco", "croco_body_from_croco", "croco_body"):
+        path = measured.metrics("pretrain", run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"stage": "pretrain", "run": run, "scale": measured.scale, "values": {}, "command": f"train {run}"}
+        checkpoint = {"path": f"data/mini/checkpoints/{run}", "sha256": f"{len(run):064x}"}
+        path.write_text(json.dumps(content | {"checkpoint": checkpoint}))
+    text = (report(measured) / "index.html").read_text()
+    behind = text[text.index('<dialog id="run-body_mesh-croco_body_from_croco"') :]
+    behind = behind[: behind.index("</dialog>")]
+    commands = behind[behind.index("<h3>Commands</h3><pre>") + len("<h3>Commands</h3><pre>") :].splitlines()
+    assert commands[:2] == ["train croco", "train croco_body_from_croco"]
+    assert commands[2].startswith("python -m pipeline.tasks.body_mesh")
+    assert "<code>data/mini/checkpoints/croco</code>" in behind
+    for section in ("import_weights.random:", "pretrain.croco:", "pretrain.croco_body_from_croco:", "body_mesh:"):
+        assert section in behind
+
+
 def test_every_row_of_the_headline_has_a_colour_of_its_own(measured, write_metrics, monkeypatch):
     write_metrics("croco", 0, 110.0)
     colours = {}

@@ -37,7 +37,8 @@ def test_every_claim_agrees_with_the_reference_transcription(reference, shared):
     assert ours == {c["id"]: (c["table"], c["column"], c["better"], c["worse"], c["holds"]) for c in theirs["claims"]}
     limits = {c.id: (c.table, c.column, c.row, c.value) for c in reference.claims.thresholds}
     assert limits == {c["id"]: (c["table"], c["column"], c["row"], c["value"]) for c in theirs["threshold_claims"]}
-    assert [c.id for c in reference.claims.curves] == [c["id"] for c in theirs["claims_without_cells"]]
+    # w05 is a sentence of section 4.2 that the transcription passes over.
+    assert [c.id for c in reference.claims.curves] == [*(c["id"] for c in theirs["claims_without_cells"]), "w05"]
 
 
 def test_decimals_are_those_the_paper_prints(reference):
@@ -60,9 +61,9 @@ def copy_with(folder: Path, name: str, old: str, new: str) -> None:
          "c04: table fig3a has no column 'hand_x'"),
         ("claims.yaml", "worse: mae_human, paper: false", "worse: mae_human, paper: true",
          "c14: marked `paper: True`, the paper's cells say False"),
-        ("claims.yaml", "rows: [croco_human, mae_human]", "rows: [croco_human]",
+        ("claims.yaml", "fig4, table: fig3a, rows: [croco_human, mae_", "fig4, table: fig3a, rows: [mae_",
          "w04: needs one row of ours for each of ['CroCo-Body', 'MAE-Body']"),
-        ("claims.yaml", "rows: [croco_human, mae_human]", "rows: [croco_human, mae]",
+        ("claims.yaml", "fig4, table: fig3a, rows: [croco_human, mae_", "fig4, table: fig3a, rows: [mae, mae_",
          "w04: table fig3a has no row 'mae'"),
         ("rows.yaml", "      mask_human: {runs: [croco_body], where: {masking: human}}\n", "", "tables.t1d.rows are"),
         ("rows.yaml", "  MPVPE: mpvpe\n", "", "values.MPVPE is missing"),

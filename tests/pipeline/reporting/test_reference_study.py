@@ -405,6 +405,8 @@ def test_runs_with_other_seeds_are_compared_with_the_usual_one(
                 write_metrics(run, seed, error + 0.1 * seed)
     by_usual = {part.usual.run: part.findings for part in found(layout, params).parts}
     number, end = said
+    (part,) = (part for part in found(layout, params).parts if part.usual.run == "study_looks")
+    assert ("study_looks_changed" in part.told) == (number == "1 of 1"), "filled in the figure as well"
     assert " ".join(by_usual["study_looks"][1:]) == (
         f"After fine-tuning, over 2 pre-trainings or more each, {number} runs are told from study_looks by their "
         f"PA-MPJPE. If none differed from it, up to about 0.1 would look so by luck. {end}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 
 import pytest
@@ -294,16 +295,21 @@ def test_several_pretrainings_decide_the_end_of_a_curve(measured, params, write_
     assert judge()["w04"].places[-1] == "at 2400: CroCo-Body 104.0 ± 3.7, MAE-Body 118.0 ± 3.7: undecided"
 
 
+def write_few_labels(write_metrics, run: str, seed: int, error: float, share: float) -> None:
+    """Metrics of a fine-tuning on a share of the labels, and of one on all of them."""
+    path = write_metrics(run, seed, error)
+    if share < 1:
+        few = path.parents[2] / "body_mesh_labels" / run / f"{share:g}" / path.name
+        few.parent.mkdir(parents=True, exist_ok=True)
+        few.write_text(path.read_text().replace('"body_mesh"', '"body_mesh_labels"', 1))
+        few.write_text(few.read_text().replace('"init"', f'"labels": {share}, "init"'))
+
+
 def test_a_claim_about_curves_says_which_of_them_is_missing(write_metrics, params, judge):
     for share in (*params.figure_3b.shares, 1.0):
         for run, error in (("croco_body", 104.0), ("random", 140.0)):
             for seed in range(3):
-                path = write_metrics(run, seed, error + seed)
-                if share < 1:
-                    few = path.parents[2] / "body_mesh_labels" / run / f"{share:g}" / path.name
-                    few.parent.mkdir(parents=True, exist_ok=True)
-                    few.write_text(path.read_text().replace('"body_mesh"', '"body_mesh_labels"', 1))
-                    few.write_text(few.read_text().replace('"init"', f'"labels": {share}, "init"'))
+                write_few_labels(write_metrics, run, seed, error + seed, share)
     found = judge()["w03"]
     assert (found.ours, found.study) == (Verdict.NOT_RUN, "fig3b")
     assert found.reason.startswith("MAE-IN1k: the released MAE weights are a ViT-Base for 224 px images")
@@ -314,7 +320,7 @@ def test_a_claim_about_curves_says_which_of_them_is_missing(write_metrics, param
 
 def test_no_claim_is_lost_and_the_papers_own_contradictions_are_marked(layout, judge, tmp_path):
     found = judge()
-    assert len(found) == 70 + 3 + 4
+    assert len(found) == 70 + 3 + 5
     assert sorted(id for id, item in found.items() if item.paper is False) == ["c14", "c23", "c28", "c55"]
     claims.write(list(found.values()), tmp_path / "claims.csv", layout.root)
     rows = list(csv.DictReader((tmp_path / "claims.csv").open()))
@@ -335,5 +341,66 @@ def test_the_three_formats_keep_every_row(measured, fill, tmp_path):
             )
 
 
-def test_latex_escapes_its_own_characters():
-    assert table_files.latex("50 % & a_b ± 1") == r"50 \% \& a\_b $\pm$ 1"
+def test_a_table_that_is_met_alone_says_what_its_numbers_are(measured, params, write_metrics, fill):
+    for run, mean in (
+        ("croco_body_seed_1", 106.0),
+        ("croco_body_uniform", 110.0),
+        ("croco_body_uniform_seed_1", 112.0),
+    ):
+        for seed in range(3):
+            write_metrics(run, seed, mean + seed)
+    filled = fill()
+    stood_in = f"{params.body_mesh.train_dataset} and {params.body_mesh.test_dataset} are stand-ins here"
+    for of in (table_files.to_markdown, table_files.to_latex):
+        text = of(filled["t1d"]).replace("\\_", "_").replace("\\%", "%")
+        assert stood_in in text and "half the width of their 95% Student-t interval" in text
+        assert re.search(r"undecided \(\+6\.5 .* over 2 pre-trainings\)", text)
+        assert stood_in not in of(filled["t2"]).replace("\\_", "_"), "nothing of it is measured"
+    labels = [line.split("|")[1].strip() for line in table_files.to_markdown(filled["t4a"]).splitlines() if "|" in line]
+    assert len(labels) == len(set(labels))
+    of_cells = csv.DictReader(table_files.to_csv(filled["t1d"], measured.root).splitlines())
+    assert {row["images"] for row in of_cells} == {"stand-ins", ""}
+    assert table_files.to_latex(filled["fig3a"]).count(r"\begin{tabular}") == 3, "one for each task"
+    assert all(table_files.to_latex(table).isascii() for table in filled.values())
+
+
+def test_photographs_are_not_called_stand_ins(measured, params, fill):
+    for name in (params.body_mesh.train_dataset, params.body_mesh.test_dataset):
+        measured.raw(name).mkdir(parents=True)
+        (measured.raw(name) / "images.txt").write_text("as if they were there")
+    filled = fill()["fig3a"]
+    assert filled.images is None
+    of_cells = csv.DictReader(table_files.to_csv(filled, measured.root).splitlines())
+    assert {row["images"] for row in of_cells} == {"photographs", ""}
+
+
+def test_a_run_nearer_to_the_papers_is_compared_beside_the_row_that_another_fills(measured, write_metrics, fill, judge):
+    """Here CroCo-Body starts from random weights; the paper's starts from CroCo."""
+    assert "croco_body_from_croco" not in fill()["fig3a"].remark
+    for number in (0, 1, 2):
+        for run, mean in (("mae_body", 118.0), ("croco_body_from_croco", 108.0 + number)):
+            for seed in range(3):
+                write_metrics(f"{run}_seed_{number}" if number else run, seed, mean + 0.5 * seed)
+    said = fill()["fig3a"].remark
+    assert "both start from random weights, where the paper's start from CroCo" in said
+    assert "CroCo-Body that starts from CroCo, as the paper's does, is croco_body_from_croco here." in said
+    assert re.search(r"minus MAE-Body / MAE-Hand: PA-MPJPE \N{MINUS SIGN}9\.0 ± \d", said)
+    assert judge()["c11"].remark == said
+
+
+def test_with_few_labels_the_claim_against_mae_is_held_against_our_curves(write_metrics, params, judge):
+    """Which has the paper's own wording, and no run that is missing here."""
+    for share in (*params.figure_3b.shares, 1.0):
+        for run, error in (("croco_body", 110.0), ("mae_body", 104.0)):
+            for seed in range(3):
+                write_few_labels(write_metrics, run, seed, error + seed, share)
+    found = judge()["w05"]
+    assert (found.ours, found.study) == (Verdict.FAILS, "fig3b")
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("50 % & a_b ± 1", r"50 \% \& a\_b $\pm$ 1"), ("\N{MINUS SIGN}1.5 \N{EN DASH}", "$-$1.5 --")],
+)
+def test_latex_escapes_its_own_characters(text, escaped):
+    assert table_files.latex(text) == escaped

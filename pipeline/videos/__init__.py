@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipeline.records import FrameRecord
 from pipeline.run_spec import Crops, Pairs, Params, fingerprint
 from pipeline.silhouettes import Parser
 from pipeline.videos.kept_scans import kept_scan
-from pipeline.videos.scan import Scan, Sighting
+from pipeline.videos.scan import Scan
 from pipeline.videos.settings import VideoSettings
 
 __all__ = [
@@ -110,7 +111,7 @@ def read_videos(
             done += 1
             if progress:
                 progress(done, len(paths))
-        yield from _records(found)
+        yield from _records(found, rate)
 
 
 def _account(name: str, found: Scan, quarantine: Quarantine) -> None:
@@ -120,25 +121,32 @@ def _account(name: str, found: Scan, quarantine: Quarantine) -> None:
         quarantine.add(name, "no person was found in the video", records=0)
 
 
-def _records(scans: dict[str, Scan]) -> Iterator[FrameRecord]:
-    one_person = len(scans) > 1 and all(_alone(found.sightings) for found in scans.values())
-    if len(scans) > 1 and not one_person:
+def _records(scans: dict[str, Scan], rate: float) -> Iterator[FrameRecord]:
+    # Views of different frame rates share a clock, which ticks no faster than the fastest of them.
+    ticks = min(rate, max((found.info.fps for found in scans.values()), default=rate))
+    instants = {
+        name: [round(seen.video_frame / found.info.fps * ticks) for seen in found.sightings]
+        for name, found in scans.items()
+    }
+    one_by_one = len(scans) > 1 and all(_alone(of_view) for of_view in instants.values())
+    if len(scans) > 1 and not one_by_one:
         log.warning(
             "%s: several persons in one view, so who is who across views is unknown: pairs over time only",
             Path(next(iter(scans))).parent,
         )
+    persons = _persons(scans, instants) if one_by_one else {}
     for name, found in scans.items():
         recording, _, view = name.rpartition("/")
-        for seen in found.sightings:
-            track = f"shot{seen.shot:03d}-person{seen.track:03d}"
+        for seen, instant in zip(found.sightings, instants[name], strict=True):
+            track = persons[name, seen.shot, seen.track] if one_by_one else seen.track
+            subject = f"shot{seen.shot:03d}-person{track:03d}"
             yield FrameRecord(
                 dataset=NAME,
                 split="train",
                 sequence=recording or view,
-                # Who is alone in every view is the same person in all of them.
-                subject=f"shot{seen.shot:03d}" if one_person else f"{view}-{track}" if recording else track,
+                subject=f"{view}-{subject}" if recording and not one_by_one else subject,
                 camera=view,
-                frame_index=seen.instant,
+                frame_index=instant,
                 image=name,
                 video_frame=seen.video_frame,
                 time_s=seen.video_frame / found.info.fps,
@@ -148,8 +156,36 @@ def _records(scans: dict[str, Scan]) -> Iterator[FrameRecord]:
             )
 
 
-def _alone(sightings: list[Sighting]) -> bool:
-    return len({seen.instant for seen in sightings}) == len(sightings)
+def _alone(instants: list[int]) -> bool:
+    return len(set(instants)) == len(instants)
+
+
+_Track = tuple[str, int, int]
+"""View, shot, and the track's number within it."""
+
+
+def _persons(scans: dict[str, Scan], instants: dict[str, list[int]]) -> dict[_Track, int]:
+    """Which person of the shot each track shows where everyone is alone in every view, numbered as they appear.
+
+    Tracks that share an instant show one person, and so do those linked through others. Once nobody is
+    seen in any view, the next may be somebody else.
+    """
+    together: dict[tuple[int, int], list[_Track]] = {}
+    for name, found in scans.items():
+        for seen, instant in zip(found.sightings, instants[name], strict=True):
+            together.setdefault((seen.shot, instant), []).append((name, seen.shot, seen.track))
+    linked = {track: {track} for tracks in together.values() for track in tracks}
+    for tracks in together.values():
+        joined = set[_Track]().union(*(linked[track] for track in tracks))
+        linked.update(dict.fromkeys(joined, joined))
+    numbers: dict[_Track, int] = {}
+    count: Counter[int] = Counter()
+    for shot, instant in sorted(together):
+        track = together[shot, instant][0]
+        if track not in numbers:
+            numbers |= dict.fromkeys(linked[track], count[shot])
+            count[shot] += 1
+    return numbers
 
 
 def parse_videos(

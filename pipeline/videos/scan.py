@@ -31,8 +31,6 @@ MOVING_SECONDS = 3.0
 class Sighting:
     """One person in one sampled frame."""
 
-    instant: int
-    """Number of the sample; synchronised videos share it."""
     video_frame: int
     shot: int
     track: int
@@ -76,20 +74,20 @@ def scan(path: Path, rate: float, settings: VideoSettings) -> Scan:
     """
     info = video_info(path)
     step = max(info.fps / rate, 1.0)
-    instants = {round(n * step): n for n in range(int((info.frames - 1) // step) + 1)}
+    wanted = [round(n * step) for n in range(int((info.frames - 1) // step) + 1)]
     given = read_boxes(boxes_file(path)) if boxes_file(path).is_file() else None
-    samples = list(_samples(path, list(instants), settings, detect=given is None))
+    samples = list(_samples(path, wanted, settings, detect=given is None))
     starts = [n for n, sample in enumerate(samples) if sample.is_cut or n == 0]
     if given is not None:
-        sightings = _given(given, samples, starts, instants)
+        sightings = _given(given, samples, starts)
     else:
         sightings = []
         for shot, (start, end) in enumerate(zip(starts, [*starts[1:], len(samples)], strict=True)):
             for number, track in enumerate(_follow(samples[start:end], info.fps / step, settings)):
                 for at, box in zip(track.steps, track.boxes, strict=True):
                     frame = samples[start + int(at)].frame
-                    sightings.append(Sighting(instants[frame], frame, shot, number, _in_px(box, info)))
-    missing = _missing(list(instants), [sample.frame for sample in samples], info)
+                    sightings.append(Sighting(frame, shot, number, _in_px(box, info)))
+    missing = _missing(wanted, [sample.frame for sample in samples], info)
     return Scan(info, len(samples), missing, len(starts), sightings)
 
 
@@ -124,16 +122,10 @@ def _follow(samples: Sequence[_Sample], fps: float, settings: VideoSettings) -> 
     return people + settle(moving, fps, demand, known=people)
 
 
-def _given(
-    boxes: Sequence[GivenBox], samples: Sequence[_Sample], starts: Sequence[int], instants: dict[int, int]
-) -> list[Sighting]:
+def _given(boxes: Sequence[GivenBox], samples: Sequence[_Sample], starts: Sequence[int]) -> list[Sighting]:
     shots = np.searchsorted(starts, np.arange(len(samples)), side="right") - 1
     shot_of = {sample.frame: int(shot) for sample, shot in zip(samples, shots, strict=True)}
-    return [
-        Sighting(instants[one.frame], one.frame, shot_of[one.frame], one.person, one.box)
-        for one in boxes
-        if one.frame in shot_of
-    ]
+    return [Sighting(one.frame, shot_of[one.frame], one.person, one.box) for one in boxes if one.frame in shot_of]
 
 
 def _in_px(box: NDArray[np.float64], info: VideoInfo) -> Box:

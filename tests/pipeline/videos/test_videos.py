@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -133,6 +134,61 @@ def test_synchronised_views_of_one_person_give_both_kinds_of_pairs(tmp_path: Pat
         if pair["kind"] == "view":
             target, reference = records[pair["target_frame_id"]], records[pair["reference_frame_id"]]
             assert target["video_frame"] == reference["video_frame"] and target["image"] != reference["image"]
+
+
+def given_view(path: Path, fps: int, persons: dict[int, Sequence[int]]) -> None:
+    """A video of nothing, with a boxes file that says in which frames each person is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    for _ in range(1 + max(max(frames) for frames in persons.values())):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    lines = [f"{frame + 1},{person},10,5,20,40,1" for person, frames in persons.items() for frame in frames]
+    path.with_suffix(".txt").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("rate", [5.0, 10.0, 27.0, 30.0, 60.0])
+def test_one_frame_index_is_one_time_in_views_of_different_frame_rates(tmp_path: Path, rate: float) -> None:
+    given_view(tmp_path / "take/left.avi", 25, {1: range(100)})
+    given_view(tmp_path / "take/right.avi", 30, {1: range(120)})
+    seen: dict[str, list[int]] = {"left.avi": [], "right.avi": []}
+    for record in read_videos(tmp_path, rate, Quarantine(), tmp_path / ".scans"):
+        seen[record.camera].append(record.frame_index)
+        assert abs((record.time_s or 0.0) - record.frame_index / min(rate, 30)) <= 0.5 / 25 + 1e-9
+    instants = {camera: set(found) for camera, found in seen.items()}
+    assert all(len(instants[camera]) == len(found) for camera, found in seen.items())
+    assert len(instants["left.avi"] & instants["right.avi"]) >= 4 * min(rate, 25)
+
+
+def test_frames_of_a_single_video_are_counted_one_by_one_at_any_rate(tmp_path: Path) -> None:
+    given_view(tmp_path / "clip.avi", 25, {1: range(20)})
+    for rate, step in ((60.0, 1), (25.0, 1), (12.5, 2), (5.0, 5)):
+        records = list(read_videos(tmp_path, rate, Quarantine(), tmp_path / ".scans"))
+        assert [record.frame_index for record in records] == list(range(20 // step))
+        assert [record.video_frame for record in records] == list(range(0, 20, step))
+
+
+def test_who_comes_after_nobody_was_seen_in_any_view_is_another_person(tmp_path: Path) -> None:
+    # The second person's track is lost in one view while the other still has it.
+    given_view(tmp_path / "take/left.avi", 10, {1: range(10), 2: range(14, 20), 3: range(22, 30)})
+    given_view(tmp_path / "take/right.avi", 10, {1: range(1, 12), 2: range(15, 30)})
+    given_view(tmp_path / "alone/left.avi", 10, {1: range(10), 2: range(10, 20)})
+    given_view(tmp_path / "alone/right.avi", 10, {7: range(10), 8: range(10, 20)})
+    seen: dict[tuple[str, str], set[int]] = {}
+    for record in read_videos(tmp_path, 10.0, Quarantine(), tmp_path / ".scans"):
+        key = f"{record.sequence}/{record.camera.removesuffix('.avi')}", record.subject
+        seen.setdefault(key, set()).add(record.frame_index)
+    one, two = "shot000-person000", "shot000-person001"
+    assert seen == {
+        ("take/left", one): set(range(10)),
+        ("take/right", one): set(range(1, 12)),
+        ("take/left", two): {*range(14, 20), *range(22, 30)},
+        ("take/right", two): set(range(15, 30)),
+        ("alone/left", one): set(range(10)),
+        ("alone/right", one): set(range(10)),
+        ("alone/left", two): set(range(10, 20)),
+        ("alone/right", two): set(range(10, 20)),
+    }
 
 
 def test_boxes_of_the_users_own_detector_are_taken_as_they_are(tmp_path: Path) -> None:

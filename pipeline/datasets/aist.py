@@ -32,6 +32,11 @@ MAX_FPS_OFF = 1.0
 CAMERAS = tuple(f"c{number:02d}" for number in range(1, 10))
 CM = 0.01
 MIN_KEYPOINTS = 6
+MIN_SCORE = 0.15
+"""Keypoints of a lower score are guesses: AIST++ leaves them out of its 3D joints, and we out of boxes
+(google/aistplusplus_api, processing/run_estimate_keypoints.py)."""
+UNSYNCHRONISED = ("gBR_sBM_cAll_d04_mBR0_ch01", "c05")
+"""Sequence and camera of the one video that does not show the instants of the others (same file)."""
 ANNOTATIONS = "aist_plusplus_final"
 
 
@@ -98,12 +103,14 @@ class Aist(Dataset):
         settings = _read_mapping(annotations / "cameras/mapping.txt")
         ignored = _read_names(annotations / "ignore_list.txt")
         held_out = {split: _read_names(annotations / f"splits/pose_{split}.txt") for split in ("val", "test")}
+        known: set[Path] = set()
         for path in sorted((annotations / "keypoints2d").glob("*.pkl")):
             sequence, file = path.stem, path.relative_to(root).as_posix()
+            videos = {camera: root / "videos" / f"{sequence.replace('cAll', camera)}.mp4" for camera in CAMERAS}
+            known.update(videos.values())
             if sequence in ignored:
                 quarantine.add(file, "on the ignore list of AIST++")
                 continue
-            videos = {camera: root / "videos" / f"{sequence.replace('cAll', camera)}.mp4" for camera in CAMERAS}
             here = {camera: video for camera, video in videos.items() if video.is_file()}
             if len(here) < len(CAMERAS):
                 quarantine.add(file, "videos that are not here", len(CAMERAS) - len(here))
@@ -120,6 +127,8 @@ class Aist(Dataset):
             split = next((name for name, sequences in held_out.items() if sequence in sequences), "train")
             for camera, video in here.items():
                 yield from self._read_video(root, video, camera, sequence, split, dance, quarantine)
+        for video in sorted(set((root / "videos").glob("*.mp4")) - known):
+            quarantine.add(video.relative_to(root).as_posix(), "a video without annotations of AIST++")
 
     def _read_video(
         self, root: Path, video: Path, camera: str, sequence: str, split: str, dance: Dance, quarantine: Quarantine
@@ -127,6 +136,9 @@ class Aist(Dataset):
         file = video.relative_to(root).as_posix()
         points = dance.keypoints_2d[CAMERAS.index(camera)]
         seen = _seen(points)
+        if (sequence, camera) == UNSYNCHRONISED:
+            quarantine.add(file, "not synchronised with the other cameras", int(seen.sum()))
+            return
         try:
             info = frames.video_info(video)
             if abs(info.fps - FPS) > MAX_FPS_OFF:
@@ -142,7 +154,7 @@ class Aist(Dataset):
         if unseen := int((~seen[:count]).sum()):
             quarantine.add(file, "frames without a detected person", unseen)
         for frame in map(int, np.flatnonzero(seen[:count])):
-            confident = points[frame, :, 2] > 0
+            confident = _confident(points[frame])
             try:
                 yield FrameRecord(
                     dataset=self.name,
@@ -286,7 +298,12 @@ def _read_keypoints_2d(path: Path) -> NDArray[np.float64]:
 
 def _seen(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N,) in which frames of one camera, keypoints (N, 17, 3), a person is detected."""
-    return (points[:, :, 2] > 0).sum(axis=1) >= MIN_KEYPOINTS
+    return np.asarray(_confident(points).sum(axis=1) >= MIN_KEYPOINTS)
+
+
+def _confident(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which keypoints (..., 3) say where the person is."""
+    return np.asarray(points[..., 2] >= MIN_SCORE)
 
 
 def _read_dance(annotations: Path, sequence: str, points: NDArray[np.float64], settings: dict[str, str]) -> Dance:

@@ -59,9 +59,9 @@ class ThreeDPW(Dataset):
     """One record per actor and 30 Hz frame with a valid camera pose and 2D keypoints.
 
     World frame of the recording, metres; body parameters are gendered SMPL in that frame.
-    The box is the extent of the confident 2D keypoints, widened to that of the person: the
-    evaluation protocol of the 3DPW test set crops by keypoints too, but those end at eyes and
-    ankles, and the boxes of the training set (COCO-Part-EFT) hold heads and feet.
+    The box is the extent of the confident 2D keypoints in the image, widened to that of the
+    person: the evaluation protocol of the 3DPW test set crops by keypoints too, but those end at
+    eyes and ankles, and the boxes of the training set (COCO-Part-EFT) hold heads and feet.
     """
 
     name = "3dpw"
@@ -122,9 +122,11 @@ class ThreeDPW(Dataset):
             quarantine.add(f"{file}#actor {actor}", "no valid camera pose or too few 2D keypoints", dropped)
         for frame in np.flatnonzero(usable):
             image = f"imageFiles/{sequence}/image_{frame:05d}.jpg"
-            confident = points[frame, :, 2] > 0
             try:
                 width, height = image_size(root / image)
+                confident = _confident(points[frame], width, height)
+                if confident.sum() < MIN_KEYPOINTS:
+                    raise ValueError("too few 2D keypoints in the image")
                 yield FrameRecord(
                     dataset=self.name,
                     split=split,
@@ -208,6 +210,15 @@ class ThreeDPW(Dataset):
         path = folder / f"sequenceFiles/{split}/{shard}.pkl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _confident(points: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
+    """(18,) which keypoints (18, 3) are detected, and in the image.
+
+    The release holds detections far outside it, which would stretch the box (jfzhang95/PoseAug, issue 23).
+    """
+    inside = np.all((points[:, :2] >= 0) & (points[:, :2] < [width, height]), axis=1)
+    return np.asarray(inside & (points[:, 2] > 0))
 
 
 def _num_actors(content: object) -> int:

@@ -132,6 +132,25 @@ def test_3dpw_leaves_out_frames_without_a_valid_camera_and_counts_them(copy: Cop
     assert sum(entry.records for entry in quarantine.entries) == 5 * 12
 
 
+def test_3dpw_heeds_no_keypoint_outside_the_image(copy: Copy) -> None:
+    root = copy("3dpw")
+    path = root / "sequenceFiles/train/train_00.pkl"
+    content = load_arrays(path)
+    assert isinstance(content, dict)
+    content["poses2d"][0][0, :, 17] = 0.0
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    before = next(r for r in read("3dpw", root)[0] if r.sequence == "train_00" and r.frame_index == 0)
+    content["poses2d"][0][0, :, 17] = 6500.0, -2100.0, 0.3
+    content["poses2d"][0][5, 0, 5:] += 6500.0
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    records, entries = read("3dpw", root)
+    first, last = (r for r in records if r.sequence == "train_00")
+    assert (first.frame_index, last.frame_index) == (0, 10)
+    assert first.box == before.box
+    np.testing.assert_array_equal(first.keypoints_2d, before.keypoints_2d)
+    assert ("imageFiles/train_00/image_00005.jpg#actor 0", "too few 2D keypoints in the image") in entries
+
+
 def test_penn_action_loses_of_a_video_only_the_images_that_are_none(copy: Copy) -> None:
     root = copy("penn_action")
     images = root / "Penn_Action/frames"
@@ -274,6 +293,57 @@ def test_aist_counts_all_records_of_a_dance_that_is_left_out(copy: Copy) -> None
     assert {record.sequence for record in datasets.get("aist").records(root, quarantine)} == {second.stem}
     [entry] = [entry for entry in quarantine.entries if "poses in motions" in entry.reason]
     assert (entry.file, entry.records) == (f"aist_plusplus_final/keypoints2d/{first.name}", 2 * 3)
+
+
+def test_aist_leaves_out_the_video_that_is_not_synchronised(copy: Copy) -> None:
+    root, odd = copy("aist"), "gBR_sBM_cAll_d04_mBR0_ch01"
+    annotations = root / "aist_plusplus_final"
+    name = min((annotations / "keypoints2d").glob("*.pkl")).stem
+    for path in annotations.glob(f"*/{name}.pkl"):
+        path.rename(path.with_stem(odd))
+    mapping = annotations / "cameras/mapping.txt"
+    mapping.write_text(mapping.read_text().replace(name, odd))
+    for camera, source in (("c02", "c02"), ("c05", "c01")):
+        video = root / f"videos/{name.replace('cAll', source)}.mp4"
+        video.rename(root / f"videos/{odd.replace('cAll', camera)}.mp4")
+    content = load_arrays(annotations / f"keypoints2d/{odd}.pkl")
+    assert isinstance(content, dict)
+    content["keypoints2d"][4] = content["keypoints2d"][0]
+    (annotations / f"keypoints2d/{odd}.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    quarantine = Quarantine()
+    records = list(datasets.get("aist").records(root, quarantine))
+    assert {r.camera for r in records if r.sequence == odd} == {"c02"}
+    [entry] = [entry for entry in quarantine.entries if "not synchronised" in entry.reason]
+    assert (entry.file, entry.records) == ("videos/gBR_sBM_c05_d04_mBR0_ch01.mp4", 3)
+
+
+def test_aist_heeds_no_keypoint_that_is_a_guess(copy: Copy) -> None:
+    root = copy("aist")
+    path = min((root / "aist_plusplus_final/keypoints2d").glob("*.pkl"))
+    content = load_arrays(path)
+    assert isinstance(content, dict)
+    content["keypoints2d"][0, 0, 4] = np.nan
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    before = read("aist", root)[0]
+    content["keypoints2d"][0, 0, 4] = 2.0, 3.0, 0.03
+    content["keypoints2d"][0, 4, 5:, 2] = 0.1
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    quarantine = Quarantine()
+    records = list(datasets.get("aist").records(root, quarantine))
+    assert [r.key for r in records] == [r.key for r in before if r.key != before[1].key]
+    assert records[0].box == before[0].box
+    assert records[0].keypoints_2d is not None
+    np.testing.assert_allclose(records[0].keypoints_2d[4], [2.0, 3.0, 0.03], atol=1e-6)
+    unseen = {entry.file: entry.records for entry in quarantine.entries if "detected person" in entry.reason}
+    assert unseen[before[0].image] == 10
+
+
+def test_aist_lists_videos_without_annotations(copy: Copy) -> None:
+    root = copy("aist")
+    shutil.copy(min((root / "videos").glob("*.mp4")), root / "videos/gBR_sFM_c01_d04_mBR0_ch01.mp4")
+    _, entries = read("aist", root)
+    reason = "a video without annotations of AIST++"
+    assert [file for file, why in entries if why == reason] == ["videos/gBR_sFM_c01_d04_mBR0_ch01.mp4"]
 
 
 def test_synthetic_scenes_survive_a_damaged_annotation_and_a_missing_image(copy: Copy) -> None:

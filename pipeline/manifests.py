@@ -234,10 +234,10 @@ def read_pairs(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
 
 
 def validate(path: str | Path) -> str:
-    """Check a manifest file against every rule of its kind; returns the kind."""
-    kind = _kind(pq.read_schema(path), str(path))
-    _check(_read(Path(path), kind), str(path))
-    return kind
+    """Check a manifest file against every rule of its kind; returns the kind. ManifestError names what is wrong."""
+    table = _read(Path(path))
+    _check(table, str(path))
+    return _kind(table.schema, str(path))
 
 
 def to_records(table: pa.Table) -> list[FrameRecord]:
@@ -253,18 +253,20 @@ def to_records(table: pa.Table) -> list[FrameRecord]:
     return records
 
 
-def _read(path: Path, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+def _read(path: Path, kind: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """The manifest at `path`, of any kind where none is named."""
     if not path.is_file():
-        raise ManifestError(f"{path}: no such {kind} manifest; `dvc repro` or `make tables` makes it")
+        wanted = kind or "records or pairs"
+        raise ManifestError(f"{path}: no such {wanted} manifest; `dvc repro` or `make tables` makes it")
     try:
         schema = pq.read_schema(path)
         found = _kind(schema, str(path))
-        if found != kind:
+        if kind is not None and found != kind:
             raise ManifestError(f"{path}: this is a {found} manifest, expected {kind}")
         version = (schema.metadata or {}).get(b"version", b"").decode()
-        if version.split(".")[0] != VERSIONS[kind].split(".")[0]:
+        if version.split(".")[0] != VERSIONS[found].split(".")[0]:
             raise ManifestError(
-                f"{path}: manifest version {version or 'unknown'}, this code reads {VERSIONS[kind]}; "
+                f"{path}: manifest version {version or 'unknown'}, this code reads {VERSIONS[found]}; "
                 "make it again with `dvc repro`"
             )
         return pq.read_table(path, columns=None if columns is None else list(columns))

@@ -220,6 +220,11 @@ def test_reading_the_wrong_thing_says_what_it_is(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ManifestError, match="not a manifest of this project"):
         manifests.validate(tmp_path / "other.parquet")
+    with pytest.raises(ManifestError, match="not a Parquet file or damaged"):
+        manifests.validate(tmp_path / "cut.parquet")
+    with pytest.raises(ManifestError, match="no such records or pairs manifest"):
+        manifests.validate(tmp_path / "absent.parquet")
+    assert manifests.validate(tmp_path / "p.parquet") == "pairs"
 
 
 def test_damage_within_a_manifest_is_named_with_the_file(tmp_path):

@@ -63,14 +63,17 @@ class Humbi(Dataset):
     )
 
     def _read(self, root: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:
-        bodies = [*root.glob("subject_*/body"), *root.glob("*/subject_*/body")]
-        for body in sorted(bodies):
-            file = body.relative_to(root).as_posix()
+        taken: dict[str, str] = {}
+        for body in [*sorted(root.glob("subject_*/body")), *sorted(root.glob("*/subject_*/body"))]:
+            file, subject = body.relative_to(root).as_posix(), body.parent.name
             try:
+                if subject in taken:
+                    raise ValueError(f"the subject lies in {taken[subject]}, too, and is read from there")
                 cameras = read_cameras(body)
             except ValueError as error:
                 quarantine.add(file, str(error), len(list(body.glob("*/image/image*.jpg"))))
                 continue
+            taken[subject] = body.parents[1].name
             for instant in sorted(entry for entry in body.iterdir() if entry.name.isdigit()):
                 yield from self._read_instant(root, instant, cameras, quarantine)
 
@@ -85,12 +88,16 @@ class Humbi(Dataset):
             outline, margin = joints, JOINT_MARGIN
             if (instant / "reconstruction/smpl_vertex.txt").is_file():
                 outline, margin = _read_numbers(instant / "reconstruction/smpl_vertex.txt").reshape(-1, 3), 0.0
+            if not np.isfinite(outline).all():
+                raise ValueError("NaN or infinity in what the box is made from")
             parameters = None
             if (instant / "reconstruction/smpl_parameter.txt").is_file():
                 parameters = _read_numbers(instant / "reconstruction/smpl_parameter.txt").reshape(86)
         except ValueError as error:
             quarantine.add(file, f"reconstruction: {error}", len(images))
             return
+        if not (whole := bool(np.isfinite(joints).all())):
+            quarantine.add(file, "keypoints.txt: NaN or infinity among the joints, which are left out", records=0)
         for path in images:
             image = path.relative_to(root).as_posix()
             try:
@@ -119,7 +126,7 @@ class Humbi(Dataset):
                     global_orient=None if parameters is None else parameters[4:7],
                     body_pose=None if parameters is None else parameters[7:76],
                     betas=None if parameters is None else parameters[76:86],
-                    joints_3d=joints,
+                    joints_3d=joints if whole else None,
                 )
             except ValueError as error:
                 quarantine.add(image, str(error))

@@ -69,8 +69,14 @@ class PennAction(Dataset):
 
     def _read(self, root: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:
         base = root / "Penn_Action" if (root / "Penn_Action").is_dir() else root
-        for path in sorted((base / "labels").glob("*.mat")):
+        labels = sorted((base / "labels").glob("*.mat"))
+        for path in labels:
             yield from self._read_video(root, base, path, quarantine)
+        known = {path.stem for path in labels}
+        for folder in sorted((base / "frames").glob("*/")):
+            if folder.name not in known:
+                count = len(list(folder.glob("[0-9]*.jpg")))
+                quarantine.add(folder.relative_to(root).as_posix(), "frames without a label file", count)
 
     def _read_video(self, root: Path, base: Path, path: Path, quarantine: Quarantine) -> Iterator[FrameRecord]:
         file = path.relative_to(root).as_posix()

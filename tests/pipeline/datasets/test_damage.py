@@ -19,6 +19,7 @@ from pipeline import datasets, frames
 from pipeline.datasets import Quarantine
 from pipeline.datasets.base import image_size
 from pipeline.datasets.pickles import load_arrays
+from pipeline.manifests import write_records
 from tests.pipeline.datasets.conftest import read
 
 Copy = Callable[[str], Path]
@@ -181,6 +182,18 @@ def test_penn_action_reports_videos_without_frames_and_forgives_a_missing_last_b
     assert listed(entries, "frames/0004/000002.jpg", "missing")
 
 
+def test_penn_action_lists_frames_without_a_label_file(copy: Copy) -> None:
+    root = copy("penn_action")
+    (root / "Penn_Action/labels/0002.mat").unlink()
+    (root / "Penn_Action/frames/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    quarantine = Quarantine()
+    records = list(datasets.get("penn_action").records(root, quarantine))
+    assert {r.sequence for r in records} == {"0001", "0003", "0004"}
+    [entry] = quarantine.entries
+    assert (entry.file, entry.reason) == ("Penn_Action/frames/0002", "frames without a label file")
+    assert entry.records == 3
+
+
 def test_one_kind_of_fault_has_one_reason_and_each_record_its_place(copy: Copy) -> None:
     penn, aist = copy("penn_action"), copy("aist")
     labels = scipy.io.loadmat(penn / "Penn_Action/labels/0001.mat")
@@ -242,6 +255,37 @@ def test_humbi_skips_cameras_without_calibration_and_images_that_are_none(copy: 
     assert listed(entries, "image0000003.jpg", "not a readable image")
     assert listed(entries, "subject_1/body/00000020", "reconstruction")
     assert listed(entries, "subject_2/body", "extrinsic.txt: not a camera file of HUMBI")
+
+
+def test_humbi_keeps_images_whose_joints_are_not_all_known(copy: Copy) -> None:
+    root = copy("humbi")
+    first, second = (root / f"subject_1/body/{instant}/reconstruction" for instant in ("00000010", "00000020"))
+    for reconstruction in (first, second):
+        joints = np.loadtxt(reconstruction / "keypoints.txt")
+        joints[22] = np.nan
+        np.savetxt(reconstruction / "keypoints.txt", joints)
+    (second / "smpl_vertex.txt").unlink()
+    quarantine = Quarantine()
+    records = [r for r in datasets.get("humbi").records(root, quarantine) if r.subject == "subject_1"]
+    assert [(r.frame_index, r.joints_3d) for r in records] == [(10, None)] * 3
+    assert [(entry.file, entry.reason, entry.records) for entry in quarantine.entries] == [
+        ("subject_1/body/00000010", "keypoints.txt: NaN or infinity among the joints, which are left out", 0),
+        ("subject_1/body/00000020", "reconstruction: NaN or infinity in what the box is made from", 3),
+    ]
+
+
+def test_humbi_reads_a_subject_that_lies_in_two_bundles_once(copy: Copy, tmp_path: Path) -> None:
+    root = copy("humbi")
+    shutil.copytree(root / "subject_1", root / "Sample_body/subject_1")
+    (root / "subject_2").rename(root / "Sample_body/subject_2")
+    shutil.copytree(root / "Sample_body/subject_2", root / "Bodies_1_80/subject_2")
+    (root / "Bodies_1_80/subject_2/body/intrinsic.txt").unlink()
+    quarantine = Quarantine()
+    assert write_records(datasets.get("humbi").records(root, quarantine), tmp_path / "r.parquet") == 2 * 2 * 3
+    damaged, doubled = quarantine.entries
+    assert (damaged.file, damaged.records) == ("Bodies_1_80/subject_2/body", 6)
+    assert (doubled.file, doubled.records) == ("Sample_body/subject_1/body", 6)
+    assert doubled.reason == "the subject lies in humbi, too, and is read from there"
 
 
 def test_aist_drops_ignored_sequences_and_broken_videos(copy: Copy) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models import checkpoints
 from models.croco import CroCo
@@ -99,7 +101,8 @@ def complete_pairs(
     columns = {name: title for name, title in COLUMNS.items() if name in drawn}
     rows = [np.hstack([_framed(drawn[name][number], columns[name]) for name in columns]) for number in range(count)]
     ids = pool.ids(shown)
-    captions = _captions(ids, read_pairs(pairs), read_records(records))
+    described = read_pairs(pairs, ["pair_id", "kind", "target_frame_id", "dt_seconds"])
+    captions = _captions(ids, described, read_records(records, ["frame_id", "image"]))
     sheet = np.concatenate([titled(row, caption) for row, caption in zip(rows, captions, strict=True)])
     write_sheet(sheet, out / "completions.png")
     result = Completions(out / "completions.png", checkpoint.name, count, len(measured), losses)
@@ -117,10 +120,16 @@ def complete_pairs(
 
 
 def _captions(ids: list[str], pairs: pa.Table, records: pa.Table) -> list[str]:
-    image = dict(zip(records["frame_id"].to_pylist(), records["image"].to_pylist(), strict=True))
-    row = {pair["pair_id"]: pair for pair in pairs.to_pylist()}
+    # Only the rows asked for become Python objects: there may be millions of others.
+    row = {pair["pair_id"]: pair for pair in _rows_with(pairs, "pair_id", ids)}
+    targets = [row[name]["target_frame_id"] for name in ids]
+    image = {record["frame_id"]: record["image"] for record in _rows_with(records, "frame_id", targets)}
     kinds = ["two views" if row[name]["kind"] == "view" else f"{row[name]['dt_seconds']:+.2f} s" for name in ids]
-    return [f"{image[row[name]['target_frame_id']]}  {kind}" for name, kind in zip(ids, kinds, strict=True)]
+    return [f"{image[target]}  {kind}" for target, kind in zip(targets, kinds, strict=True)]
+
+
+def _rows_with(table: pa.Table, column: str, values: list[str]) -> list[dict[str, Any]]:
+    return list(table.filter(pc.is_in(table[column], pa.array(values))).to_pylist())
 
 
 def _framed(image: Pixels, title: str) -> Pixels:

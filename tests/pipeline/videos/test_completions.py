@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from models import catalog, checkpoints
@@ -21,7 +23,7 @@ from pipeline.records import FrameRecord
 from pipeline.run_spec import Params
 from pipeline.silhouettes import pack
 from pipeline.videos import KINDS, completing_network
-from pipeline.videos.completions import complete_pairs
+from pipeline.videos.completions import _captions, complete_pairs
 from pipeline.videos.sheets import as_data_url, write_sheets
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -90,6 +92,27 @@ def test_a_sample_of_pairs_is_completed_and_measured(
     assert facts["sha256"] == checkpoints.fingerprint(checkpoint)
     again = complete_pairs(checkpoint, *files, tmp_path / "again", params, count=4)
     assert again.sheet.read_bytes() == done.sheet.read_bytes()
+
+
+def test_captions_cost_no_more_where_there_are_many_other_pairs() -> None:
+    count = 20_000
+    names = pa.array([f"{number:016x}" for number in range(count)])
+    pairs = pa.table(
+        {
+            "pair_id": names,
+            "kind": ["view", "pose"] * (count // 2),
+            "target_frame_id": names,
+            "dt_seconds": [None, 0.5] * (count // 2),
+        }
+    )
+    records = pa.table({"frame_id": names, "image": ["walk.mp4"] * count})
+    ids = [names[7].as_py(), names[4].as_py()]
+    tracemalloc.start()
+    try:
+        assert _captions(ids, pairs, records) == ["walk.mp4  +0.50 s", "walk.mp4  two views"]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_completes_no_images_is_refused(tmp_path: Path, files: tuple[Path, Path, Path], params: Params) -> None:

@@ -22,7 +22,7 @@ from pydantic import Field
 from flows import process, shards, stages
 from flows.parameters import ROOT_PARAMS, DatasetName, ParamsFile, command_line
 from flows.progress import artifact_key
-from pipeline import manifests, parsing, run_spec, silhouettes
+from pipeline import parsing, run_spec, silhouettes
 from pipeline import videos as own_videos
 from pipeline.datasets import Quarantine
 from pipeline.frames import FrameError
@@ -64,13 +64,9 @@ def find_people(video: Path, rate: float, people: VideoSettings, scans: Path) ->
 @task(cache_policy=NO_CACHE)
 def write_people(folder: str, rate: float, people: VideoSettings, scans: Path) -> int:
     """Records of own videos: every person in every sampled frame."""
-    out = own_videos.layout_of(Path(folder)).records(own_videos.NAME)
-    quarantine = Quarantine()
-    found = list(own_videos.read_videos(Path(folder), rate, quarantine, scans, settings=people))
-    quarantine.write(out.with_suffix(".quarantine.json"))
-    if not found:
-        raise ValueError(f"{folder}: no person was found in any video: {quarantine.summary()}")
-    return manifests.write_records(found, out)
+    root = Path(folder)
+    out = own_videos.layout_of(root).records(own_videos.NAME)
+    return own_videos.write_people(root, rate, Quarantine(), scans, out, settings=people)
 
 
 @task(retries=1, cache_policy=NO_CACHE, task_run_name="shard {number}")

@@ -2,7 +2,8 @@
 
 Pairs ask for the same person at two times or from two sides (paper sections 3.2 and 3.3). A
 video directly in the folder is a recording of its own; videos that lie together in a folder
-inside it are synchronised views of one recording.
+inside it are synchronised views of one recording: they begin at one time, and who is alone in
+every view is one person until nobody is seen in any.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.crops import CropStore
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.frames import FrameError
 from pipeline.layout import Layout
-from pipeline.manifests import write_records
+from pipeline.manifests import read_records, write_records
 from pipeline.pairs.selection import Kind, write_selection
 from pipeline.parsing import Cutting, parse, to_cut
 from pipeline.records import FrameRecord
@@ -39,6 +40,7 @@ __all__ = [
     "parse_videos",
     "read_videos",
     "scans_of",
+    "write_people",
 ]
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,10 @@ log = logging.getLogger(__name__)
 NAME = "videos"
 """Value of the column `dataset`."""
 KINDS: tuple[Kind, ...] = ("view", "pose")
-SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts",
+     ".webm", ".wmv"}
+)  # fmt: skip
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -56,10 +61,14 @@ def find_videos(root: Path) -> list[Path]:
     """Videos directly in `root` or one folder below, sorted. ValueError when there is none."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; name a folder that holds videos")
-    found = sorted(path for path in (*root.glob("*"), *root.glob("*/*")) if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in (*root.glob("*"), *root.glob("*/*")) if _is_video(path))
     if not found:
         raise ValueError(f"{root}: no video in it or one folder below (looked for {', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def layout_of(root: Path) -> Layout:
@@ -88,7 +97,8 @@ def read_videos(
     Args:
         root: folder of the videos.
         rate: frames per second to sample; no more than a video has.
-        quarantine: takes unreadable videos, frames that do not decode and videos without a person.
+        quarantine: takes videos that lie deeper than one folder below, unreadable ones and those without a
+            person, and frames that do not decode.
         scans: folder that keeps what was found in each video, for the next run.
         progress: called after each video.
         settings: what it takes to be a person.
@@ -96,6 +106,8 @@ def read_videos(
     Raises ValueError when there is no video, or for a wrong boxes file.
     """
     paths = find_videos(root)
+    for path in sorted(path for path in root.glob("*/*/**/*") if _is_video(path)):
+        quarantine.add(path.relative_to(root).as_posix(), "deeper than one folder below; move it up to have it read")
     done = 0
     # Videos directly in the folder are recordings of their own; a sub-folder is one recording.
     for _, views in groupby(paths, key=lambda path: path if path.parent == root else path.parent):
@@ -188,6 +200,27 @@ def _persons(scans: dict[str, Scan], instants: dict[str, list[int]]) -> dict[_Tr
     return numbers
 
 
+def write_people(
+    root: Path,
+    rate: float,
+    quarantine: Quarantine,
+    scans: Path,
+    out: Path,
+    progress: Progress | None = None,
+    settings: VideoSettings | None = None,
+) -> int:
+    """Write what `read_videos` yields as the records manifest `out`, beside it the quarantine; returns how many.
+
+    Raises ValueError when there is no video, or no person in any of them.
+    """
+    count = write_records(read_videos(root, rate, quarantine, scans, progress, settings), out)
+    quarantine.write(out.with_suffix(".quarantine.json"))
+    if not count:
+        out.unlink()
+        raise ValueError(f"{root}: no person was found in any video: {quarantine.summary()}")
+    return count
+
+
 def parse_videos(
     folder: Path,
     out: Path,
@@ -206,17 +239,14 @@ def parse_videos(
     """
     quarantine = Quarantine()
     records = out / "records.parquet"
-    found = list(read_videos(folder, rate, quarantine, out / ".scans", progress, settings))
-    quarantine.write(out / "records.quarantine.json")
-    if not found:
-        raise ValueError(f"{folder}: no person was found in any video: {quarantine.summary()}")
-    write_records(found, records)
+    write_people(folder, rate, quarantine, out / ".scans", records, progress, settings)
     cutting = Cutting(folder, crops.size, crops.scale, "none" if parser is None else "pgn", parser)
     summary = parse(to_cut(records), out / "crops.arrow", out / ".shards", cutting)
+    found = read_records(records, ["image", "sequence", "subject", "camera"])
     return {
         "videos": len(find_videos(folder)),
-        "videos_with_persons": len({record.image for record in found}),
-        "tracks": len({(record.sequence, record.subject, record.camera) for record in found}),
+        "videos_with_persons": len(found["image"].unique()),
+        "tracks": found.group_by(["sequence", "subject", "camera"]).aggregate([]).num_rows,
         "records": summary.records,
         "crops": summary.crops,
         "silhouettes": summary.silhouettes,

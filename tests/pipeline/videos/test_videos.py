@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline import manifests
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.frames import read_video_frames, video_info
 from pipeline.manifests import read_pairs, read_records, to_records
@@ -236,6 +238,56 @@ def test_damaged_files_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "not a readable video" in reasons["text.mp4"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.3gp", "mp4v"), ("a.flv", "FLV1"), ("a.TS", "mp4v"), ("a.MTS", "mp4v"), ("a.m2ts", "mp4v"), ("a.mxf", "mpg2"),
+     ("a.ogv", "VP80")],
+)  # fmt: skip
+def test_videos_of_phones_and_camcorders_are_read(tmp_path: Path, name: str, codec: str) -> None:
+    written = tmp_path / name.lower()
+    writer = cv2.VideoWriter(str(written), cv2.VideoWriter_fourcc(*codec), 25, (320, 240))
+    for _ in range(10):
+        writer.write(np.zeros((240, 320, 3), np.uint8))
+    writer.release()
+    written.rename(tmp_path / name)
+    (tmp_path / "a.txt").write_text("".join(f"{frame},1,10,5,20,40\n" for frame in range(1, 11)))
+    assert len(list(read_videos(tmp_path, 5.0, Quarantine(), tmp_path / ".scans"))) == 2
+
+
+def test_videos_in_deeper_folders_are_listed(tmp_path: Path) -> None:
+    for name in ("take/left.avi", "2024/day/one.avi", "2024/day/noon/two.avi"):
+        given_view(tmp_path / name, 10, {1: range(10)})
+    records, quarantine = records_of(tmp_path)
+    assert {record.image for record in records} == {"take/left.avi"}
+    reason = "deeper than one folder below; move it up to have it read"
+    deeper = [(entry.file, entry.reason) for entry in quarantine.entries]
+    assert deeper == [("2024/day/noon/two.avi", reason), ("2024/day/one.avi", reason)]
+
+
+def test_records_of_a_video_are_written_before_those_of_the_next_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "SPOOL_BATCH", 5)
+    for name in ("a", "b", "c", "d"):
+        given_view(tmp_path / f"in/{name}.avi", 10, {1: range(10), 2: range(5)})
+    alive, most = 0, 0
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def made(self: FrameRecord) -> None:
+        nonlocal alive, most
+        weakref.finalize(self, forget)
+        alive += 1
+        most = max(most, alive)
+
+    monkeypatch.setattr(FrameRecord, "__post_init__", made)
+    counts = parse_videos(tmp_path / "in", tmp_path / "out", crops=CROPS, rate=10.0)
+    assert (counts["videos"], counts["videos_with_persons"], counts["tracks"], counts["records"]) == (4, 4, 8, 60)
+    assert most <= 2 * 5 + 1
+
+
 def test_a_folder_without_videos_or_without_persons_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         find_videos(tmp_path / "gone")
@@ -244,6 +296,7 @@ def test_a_folder_without_videos_or_without_persons_is_an_error_that_says_so(tmp
     write_video(tmp_path / "still.avi", [background(1, (64, 48))] * 10)
     with pytest.raises(ValueError, match="no person was found in any video"):
         parse_videos(tmp_path, tmp_path / "out", crops=CROPS, rate=5.0, settings=LARGE)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".scans", "records.quarantine.json"}
 
 
 def test_overlap_of_boxes_is_intersection_over_union() -> None:

@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
-        if tag not in ("meta", "img", "br", "link", "input"):
+        if tag not in ("meta", "img", "br", "wbr", "link", "input"):
             self.opened.append(tag)
         self.in_svg += tag == "svg"
         if not self.in_svg and "id" in values:

@@ -51,7 +51,9 @@ class BodyModel(nn.Module):
     and, where the file has them, else None: uv, face_regions (F,) into anatomy.REGIONS,
     face_parts (F,) CIHP classes of the undressed body, h36m_regressor (17, V),
     coco17_regressor (17, V), tip_vertices (5,) of a hand, shape_samples (N, 10) betas of
-    real-looking people with shape_is_male (N,), mean_pose (J * 3,).
+    real-looking people with shape_is_male (N,). mean_pose (J * 3,) axis-angle in radians, where
+    the file has none: of a hand [0, 0, 0, hands_mean], which relative finger poses are counted
+    from (vchoutas/smplx smplx/body_models.py, MANO.create_mean_pose), of a body zeros.
     """
 
     _h36m: Tensor | None
@@ -71,7 +73,8 @@ class BodyModel(nn.Module):
         self.tip_vertices: NDArray | None = arrays.get("tip_vertices")
         self.shape_samples: NDArray | None = arrays.get("shape_samples")
         self.shape_is_male: NDArray | None = arrays.get("shape_is_male")
-        self.mean_pose = np.asarray(arrays.get("mean_pose", np.zeros(3 * self.num_joints)), np.float32)
+        fingers = arrays.get("hands_mean", np.zeros(3 * (self.num_joints - 1)))
+        self.mean_pose = np.asarray(arrays.get("mean_pose", np.concatenate([np.zeros(3), fingers])), np.float32)
         self._layer = _smplx_layer(arrays, kind)
         for name in ("h36m", "coco17"):
             rows = arrays.get(f"{name}_regressor")
@@ -200,6 +203,8 @@ def _check(path: Path, arrays: dict[str, NDArray], kind: Kind) -> None:
         "J_regressor": (joints, vertices),
         "weights": (vertices, joints),
     }
+    if kind == "mano":
+        expected["hands_mean"] = (3 * (joints - 1),)
     for key, shape in expected.items():
         actual = np.shape(arrays[key])
         if len(actual) != len(shape) or any(want not in (None, got) for got, want in zip(actual, shape, strict=True)):

@@ -1,20 +1,21 @@
 """Reads the official SMPL and MANO pickles without running anything that is inside them.
 
-A pickle can name any function to call; only numpy, scipy.sparse and the chumpy array of
-the original files are let through, and chumpy itself is not needed: a stub keeps the
-stored array (dataset page "SMPL model files", the chumpy problem).
+Beside NumPy's arrays they hold sparse ones and chumpy expressions. Neither library builds them here, and chumpy need
+not be installed: what they stored is enough (dataset page "SMPL model files", the chumpy problem).
 """
 
 from __future__ import annotations
 
 import copyreg
 import logging
-import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
+
+from pipeline.pickles import UNREADABLE, ArraysOnly, Kept, load_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -23,27 +24,31 @@ class BodyFileError(ValueError):
     """A body model file can not be used; the message says what is wrong, where, and what to do."""
 
 
-class _ChumpyArray:
-    """Stands for any chumpy class: its pickled state is the attribute dictionary, `x` the array of a plain one."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.state = state
+class _Chumpy(Kept):
+    """Any chumpy class; its state is the dictionary of its attributes."""
 
 
-_NUMPY_NAMES = {
-    "_reconstruct": np.empty(0).__reduce__()[0],
-    "scalar": np.float64(0).__reduce__()[0],
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-}
-_NUMPY_MODULES = {
-    "numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core", "numpy._core",
-}  # fmt: skip
-_SPARSE_NAMES = {
-    name: getattr(sparse, name) for name in ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array")
-}
+class _PlainChumpy(_Chumpy):
+    """`Ch`: `x` is the array (mattloper/chumpy chumpy/ch.py)."""
 
 
+class _Select(_Chumpy):
+    """Entries `idxs` of the flattened `a`, in `preferred_shape` (mattloper/chumpy chumpy/reordering.py).
+
+    `shapedirs` of the released MANO is one over a plain `Ch` (adwardlee/RenderIH models/manolayer.py).
+    """
+
+
+class _Columns(Kept):
+    build: ClassVar[Any] = sparse.csc_matrix
+
+
+class _Rows(Kept):
+    build: ClassVar[Any] = sparse.csr_matrix
+
+
+_SPARSE = {"csc_matrix": _Columns, "csc_array": _Columns, "csr_matrix": _Rows, "csr_array": _Rows}
+_CHUMPY = {"Ch": _PlainChumpy, "Select": _Select}
 # Of Python 2 (protocol 0) and 3; each only builds or names objects that are let through anyway.
 _HARMLESS = {
     ("copyreg", "_reconstructor"): getattr(copyreg, "_reconstructor"),  # noqa: B009  private to the type stubs
@@ -54,26 +59,15 @@ _HARMLESS = {
 _PYTHON2_MODULES = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 
 
-class _BodyUnpickler(pickle.Unpickler):
+class _BodyUnpickler(ArraysOnly):
     def find_class(self, module: str, name: str) -> Any:
-        if module in _NUMPY_MODULES and name in _NUMPY_NAMES:
-            return _NUMPY_NAMES[name]
-        if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE_NAMES:
-            return _SPARSE_NAMES[name]
+        if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE:
+            return _SPARSE[name]
         if module.split(".")[0] == "chumpy":
-            return _ChumpyArray
+            return _CHUMPY.get(name, _Chumpy)
         if (plain := (_PYTHON2_MODULES.get(module, module), name)) in _HARMLESS:
             return _HARMLESS[plain]
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise BodyFileError(f"asks for {module}.{name}, which a body model never needs; refused")
-
-
-def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
-    """What Python 2 byte strings are pickled through by protocol 2."""
-    if encoding != "latin1":
-        raise BodyFileError(f"asks for the text encoding {encoding!r}; refused")
-    return text.encode("latin1")
+        return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -82,33 +76,43 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     Raises BodyFileError naming the file for anything else than a dictionary of arrays:
     a refused global, a truncated file, a pickle of something else.
     """
-    with path.open("rb") as file:
-        try:
-            content = _BodyUnpickler(file, encoding="latin1").load()
-        except BodyFileError as error:
-            raise BodyFileError(
-                f"{path}: the pickle {error}. Use the file as it was downloaded from the model's own site."
-            ) from error
-        # A damaged pickle can fail in any opcode, with any of these.
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-                UnicodeDecodeError, MemoryError, OverflowError) as error:  # fmt: skip
-            raise BodyFileError(
-                f"{path}: not a readable pickle ({error}); it may be truncated: download it again."
-            ) from error
+    try:
+        content = load_arrays(path, _BodyUnpickler)
+    except ValueError as error:
+        raise BodyFileError(f"{error}; download it again from the model's own site.") from error
     if not isinstance(content, dict):
         raise BodyFileError(f"{path}: holds a {type(content).__name__}, expected the dictionary of a body model.")
-    return {str(key): plain for key, value in content.items() if (plain := _plain(path, str(key), value)) is not None}
-
-
-def _plain(path: Path, key: str, value: Any) -> np.ndarray | None:
-    """The numeric array behind a value, or None for entries that hold no numbers."""
-    if isinstance(value, _ChumpyArray):
-        if not isinstance(getattr(value, "state", None), dict) or "x" not in value.state:
+    arrays = {}
+    for key, value in content.items():
+        try:
+            array = _plain(value)
+        except UNREADABLE as error:
+            raise BodyFileError(
+                f"{path}: {key} is damaged ({error}); download it again from the model's own site."
+            ) from error
+        if array is not None:
+            arrays[str(key)] = array
+        elif isinstance(value, _Chumpy):
             logger.warning("%s: %s is a chumpy expression without a stored array; left out", path, key)
+    return arrays
+
+
+def _plain(value: object) -> NDArray | None:
+    """The numeric array behind a value, or None for entries that hold no numbers."""
+    if isinstance(value, _Select):
+        whole = _plain(value.state["a"])
+        if whole is None:
             return None
+        chosen = whole.ravel()[value.state["idxs"]]
+        return chosen.reshape(value.state.get("preferred_shape", chosen.shape))
+    if isinstance(value, _PlainChumpy):
         value = value.state["x"]
-    if sparse.issparse(value):
-        value = value.toarray()
+    if isinstance(value, _Columns | _Rows):
+        parts = tuple(value.state[key] for key in ("data", "indices", "indptr"))
+        matrix = value.build(parts, shape=value.state["_shape"])
+        # Otherwise an index beyond the shape would be written to.
+        matrix.check_format(full_check=True)
+        value = matrix.toarray()
     if isinstance(value, (np.ndarray, int, float)):
         array = np.asarray(value)
         return array if array.dtype.kind in "fiub" else None

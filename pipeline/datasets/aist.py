@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline import frames
 from pipeline.datasets.base import JOINT_MARGIN, Dataset, box_around
-from pipeline.datasets.pickles import load_arrays
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
 from pipeline.datasets.world import World, generator
+from pipeline.pickles import load_arrays
 from pipeline.records import FrameRecord
 from pipeline.rendering.cameras import Camera, ring
 from pipeline.rendering.light import studio_light

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline.datasets import keypoints
 from pipeline.datasets.base import JOINT_MARGIN, Dataset, box_around, image_size
-from pipeline.datasets.pickles import load_arrays
 from pipeline.datasets.quarantine import Quarantine
 from pipeline.datasets.source import Expected, Source, SourceFile
 from pipeline.datasets.world import World, generator, write_jpeg
+from pipeline.pickles import load_arrays
 from pipeline.records import FrameRecord, matches
 from pipeline.rendering.cameras import hand_held
 from pipeline.rendering.scene import Person

@@ -66,7 +66,7 @@ from pipeline.training.unfinished import Basis, close_scratch, open_scratch, ref
 logger = logging.getLogger(__name__)
 
 STAGE = "body_mesh"
-CODE = ("pipeline/tasks", "pipeline/bodies", "pipeline/metrics/joint_error.py")
+CODE = ("pipeline/tasks", "pipeline/bodies", "pipeline/metrics/joint_error.py", "pipeline/pickles.py")
 """Beside what every training computes with: a run goes on with no state of another."""
 FEW_LABELS = "body_mesh_labels"
 """Stage of runs on a part of the training images."""

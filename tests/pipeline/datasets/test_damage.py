@@ -18,8 +18,8 @@ from PIL import Image
 from pipeline import datasets, frames
 from pipeline.datasets import Quarantine
 from pipeline.datasets.base import image_size
-from pipeline.datasets.pickles import load_arrays
 from pipeline.manifests import write_records
+from pipeline.pickles import load_arrays
 from tests.pipeline.datasets.conftest import read
 
 Copy = Callable[[str], Path]
@@ -40,22 +40,6 @@ class Harmful:
 
     def __reduce__(self) -> tuple:
         return os.system, ("true",)
-
-
-def test_a_pickle_that_asks_for_code_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"poses": Harmful()}))
-    with pytest.raises(ValueError, match=r"a.pkl: .*refuses (posix|nt).system"):
-        load_arrays(path)
-
-
-def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.pkl"
-    content = pickle.dumps({"poses": [np.arange(6.0).reshape(2, 3)], "name": "é"}, protocol=2)
-    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    loaded = load_arrays(path)
-    assert isinstance(loaded, dict)
-    np.testing.assert_array_equal(loaded["poses"][0], [[0, 1, 2], [3, 4, 5]])
 
 
 def test_an_image_that_claims_to_be_beyond_all_size_is_none(tmp_path: Path) -> None:

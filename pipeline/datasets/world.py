@@ -6,6 +6,7 @@ what an item shows depends on its number alone (paper section 3.2, synthetic dat
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from pipeline.rendering.scene import Person, Rendering, SceneView
 
 if TYPE_CHECKING:
     from pipeline.bodies import BodyModel
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
@@ -98,6 +101,7 @@ class World:
         self._body_path, self._motions_path, self._find_photographs = body, motions, photographs
         self.hands = Hands(hand)
         self._decoded = lru_cache(maxsize=256)(frames.read_image)
+        self._damaged: set[Path] = set()
 
     @cached_property
     def body(self) -> BodyModel:
@@ -140,37 +144,52 @@ class World:
         kind: str | None = None,
         instants: int = 1,
     ) -> list[Motion]:
-        """Those with the given numbers of `count` moments, of different motions or half a second apart in one motion.
+        """Those with the given numbers of `count` moments, of different motions or at different times of one.
 
         Each is a motion of `instants` frames half a second apart (`fps` 2), turned about the
-        vertical at random and standing above the origin at its first frame. No held-out person; `kind` as in `motions`.
+        vertical at random and standing above the origin at its first frame. While the motions suffice, no two
+        share a frame. No held-out person; `kind` as in `motions`. ValueError when a motion is too short for one.
         """
         motions = self.motions(held_out=False, kind=kind)
-        starts = sample_frames(motions, rng, count, POSE_GAP_S)
+        steps = [round(POSE_GAP_S * motion.fps) for motion in motions]
+        # The frames that leave room for the instants after them.
+        openings = []
+        for motion, step in zip(motions, steps, strict=True):
+            room = len(motion) - step * (instants - 1)
+            if room < 1:
+                raise self._too_short(motion, f"{instants} instants every {POSE_GAP_S:g} s")
+            openings.append(replace(motion, poses=motion.poses[:room], trans=motion.trans[:room]))
+        starts = sample_frames(openings, rng, count, instants * POSE_GAP_S)
         angles = rng.uniform(0, 2 * np.pi, count)
         wanted = []
         for number in numbers:
             index, start = starts[number]
-            step = round(POSE_GAP_S * motions[index].fps)
-            rows = (start + step * np.arange(instants)) % len(motions[index])
+            rows = start + steps[index] * np.arange(instants)
             wanted.append(_turned(_cut(motions[index], rows, 1 / POSE_GAP_S), angles[number]))
         return wanted
 
     def clip(self, rng: np.random.Generator, motion: Motion, num_frames: int, fps: float, on_the_spot: bool) -> Motion:
-        """A random stretch of a motion at `fps` (nearest frames), shorter where the motion is.
+        """A random stretch of a motion at `fps` (nearest frames). ValueError when the motion is shorter.
 
         `on_the_spot` takes slow travel out, so that a fixed camera can stand close.
         """
-        span = min(num_frames, int(len(motion) * fps / motion.fps))
-        length = max(1, round(span * motion.fps / fps))
+        if num_frames > int(len(motion) * fps / motion.fps):
+            raise self._too_short(motion, f"{num_frames} frames at {fps:g} Hz")
+        length = max(1, round(num_frames * motion.fps / fps))
         start = int(rng.integers(len(motion) - length + 1))
-        rows = np.minimum(start + np.round(np.arange(span) * motion.fps / fps).astype(int), len(motion) - 1)
+        rows = np.minimum(start + np.round(np.arange(num_frames) * motion.fps / fps).astype(int), len(motion) - 1)
         clip = _turned(_cut(motion, rows, fps), rng.uniform(0, 2 * np.pi))
         if not on_the_spot:
             return clip
         trans = clip.trans.copy()
         trans[:, [0, 2]] -= gaussian_filter1d(trans[:, [0, 2]], 0.5 * fps, axis=0, mode="nearest")
         return replace(clip, trans=trans)
+
+    def _too_short(self, motion: Motion, wanted: str) -> ValueError:
+        return ValueError(
+            f"{self._motions_path / motion.name}: lasts {len(motion) / motion.fps:g} s, too short for {wanted}; in the "
+            "params file ask for fewer (datasets.<name>.standin) or for longer motions (motions.seconds)"
+        )
 
     def betas(self, rng: np.random.Generator) -> Array:
         """(10,) shape of a random adult."""
@@ -231,7 +250,7 @@ class World:
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Pixels:
         """(height, width, 3) RGB: a random crop, at random mirrored, of a random photograph without people."""
-        image = self._decoded(self._photographs[int(rng.integers(len(self._photographs)))])
+        image = self._photograph(int(rng.integers(len(self._photographs))))
         part = rng.uniform(0.6, 1.0) * min(image.shape[1] / width, image.shape[0] / height)
         columns, rows = max(1, int(part * width)), max(1, int(part * height))
         x, y = rng.integers(image.shape[1] - columns + 1), rng.integers(image.shape[0] - rows + 1)
@@ -239,6 +258,19 @@ class World:
         image = image[:, ::-1] if rng.random() < 0.5 else image
         smooth = cv2.INTER_AREA if part > 1 else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(image, (width, height), interpolation=smooth), np.uint8)
+
+    def _photograph(self, number: int) -> Pixels:
+        """(H, W, 3) RGB: the photograph of that number, in place of a damaged one the next that is not."""
+        for place in range(number, number + len(self._photographs)):
+            path = self._photographs[place % len(self._photographs)]
+            if path in self._damaged:
+                continue
+            try:
+                return self._decoded(path)
+            except frames.FrameError as error:
+                self._damaged.add(path)
+                log.warning("%s; the next photograph takes its place", error)
+        raise ValueError(f"none of the {len(self._photographs)} photographs to put behind people can be read")
 
     def wall(self, rng: np.random.Generator, width: int, height: int) -> Pixels:
         """(height, width, 3) RGB: wall and floor of a capture studio, nearly grey, unevenly lit."""
@@ -290,7 +322,11 @@ def person_box(rendering: Rendering) -> tuple[float, float, float, float]:
 
 
 def generator(seed: int, dataset: str, *item: int) -> np.random.Generator:
-    """The generator of one item of one stand-in, independent of all others."""
+    """The generator of one item of one stand-in.
+
+    Independent of all others, but for zeros at the end of `item`, which make no difference: `generator(seed, name)`
+    draws what that of item 0 draws.
+    """
     return np.random.default_rng([seed, zlib.crc32(dataset.encode()), *item])
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets, frames
-from pipeline.datasets import Quarantine, keypoints
+from pipeline.datasets import Quarantine, aist, keypoints, penn_action, threedpw
 from pipeline.datasets.base import one_thread, project
 from pipeline.datasets.world import Posed, World
+from pipeline.layout import PROJECT, Layout
 from pipeline.motions.sampling import person
 from pipeline.records import FrameRecord
 from pipeline.rendering.cameras import direction
+from tests.e2e.small_project import small_params
 from tests.pipeline.datasets.conftest import SIZES
 
 PEOPLE = [name for name in datasets.names() if name not in ("coco", "habitat")]
@@ -202,9 +208,55 @@ def test_moments_drawn_for_one_shard_are_those_of_all(world: World) -> None:
         np.testing.assert_array_equal(moment.trans, everything[number].trans)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_instants_of_a_scene_follow_each_other_in_its_motion_and_are_in_no_other_scene(world: World, seed: int) -> None:
+    motions = world.motions(held_out=False)
+    shown = []
+    for moment in world.moments(np.random.default_rng(seed), len(motions), range(len(motions)), instants=2):
+        [motion] = [motion for motion in motions if motion.name == moment.name]
+        # Turning a motion changes its root alone.
+        first, second = (
+            int(np.flatnonzero((motion.poses[:, 3:] == pose[3:]).all(axis=1)).item()) for pose in moment.poses
+        )
+        assert second - first == 5  # at ten frames a second
+        shown += [(motion.name, first), (motion.name, second)]
+    assert len(set(shown)) == 2 * len(motions)
+
+
+def test_what_motions_are_too_short_for_is_told_with_what_to_change(world: World) -> None:
+    [motion, *_] = world.motions(held_out=False)
+    rng = np.random.default_rng(0)
+    assert len(world.clip(rng, motion, 60, 30.0, on_the_spot=False)) == 60
+    with pytest.raises(ValueError, match=rf"{motion.name}: lasts 2 s, too short for 61 frames at 30 Hz; .*standin"):
+        world.clip(rng, motion, 61, 30.0, on_the_spot=False)
+    assert len(world.moments(rng, 1, [0], instants=4)[0]) == 4
+    with pytest.raises(ValueError, match=r"lasts 2 s, too short for 5 instants every 0\.5 s; .*motions\.seconds"):
+        world.moments(rng, 1, [0], instants=5)
+
+
+def params_of_scales() -> dict[str, dict[str, Any]]:
+    files = [PROJECT / "params.yaml", *sorted((PROJECT / "scales").glob("*/params.yaml"))]
+    return {"test": small_params()} | {
+        params["scale"]: params for params in map(yaml.safe_load, map(Path.read_text, files))
+    }
+
+
+@pytest.mark.parametrize("params", [pytest.param(value, id=key) for key, value in params_of_scales().items()])
+def test_motions_of_every_scale_are_long_enough_for_its_stand_ins(world: World, params: dict[str, Any]) -> None:
+    seconds, fps = params["motions"]["seconds"], params["motions"]["fps"]
+    [motion, *_] = world.motions(held_out=False)
+    length = round(seconds * fps)
+    poses, trans = np.resize(motion.poses, (length, 72)), np.resize(motion.trans, (length, 3))
+    motion = replace(motion, poses=poses, trans=trans, fps=fps)
+    for name, rate in (("aist", aist.FPS), ("3dpw", threedpw.FPS), ("penn_action", penn_action.STANDIN_FPS)):
+        if sizes := params["datasets"][name].get("standin"):
+            asked = sizes.get("frames", sizes.get("instants")) * sizes.get("stride", 1)
+            assert len(world.clip(np.random.default_rng(0), motion, asked, rate, on_the_spot=True)) == asked
+
+
 def test_bodies_posed_together_are_those_posed_alone(world: World) -> None:
     rng = np.random.default_rng(1)
-    moments = [*world.moments(rng, 2, range(2), instants=20), *world.moments(rng, 1, [0])]
+    moments = [*world.moments(rng, 10, range(10), instants=4), *world.moments(rng, 1, [0])]
     betas = [world.betas(rng) for _ in moments]
     poses, trans = [moment.poses for moment in moments], [moment.trans + 1 for moment in moments]
     for i, body in enumerate(world.pose_all(poses, trans, betas)):
@@ -244,6 +296,26 @@ def test_backgrounds_are_the_photographs_without_people(standins: Path) -> None:
     assert len(found) == SIZES["coco"]["images"]
     assert len(quarantine) == 0
     assert list(datasets.get("coco").records(standins / "coco")) == []
+
+
+def test_a_damaged_photograph_is_named_once_and_the_next_one_takes_its_place(
+    open_layout: Layout, standins: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = sorted(Path(shutil.copytree(standins / "coco/train2017", tmp_path / "photographs")).iterdir())
+    paths[1].write_bytes(paths[1].read_bytes()[:500])
+    paths[3].write_bytes(b"")
+
+    def backgrounds(photographs: list[Path]) -> list[NDArray]:
+        world = World(open_layout.smpl, open_layout.mano, open_layout.motions, lambda: photographs)
+        return [world.background(np.random.default_rng(seed), 40, 30) for seed in range(12)]
+
+    found = backgrounds(paths)
+    for path in (paths[1], paths[3]):
+        [message] = [message for message in caplog.messages if path.name in message]
+        assert message.endswith("the next photograph takes its place")
+    np.testing.assert_array_equal(found, backgrounds([paths[0], paths[2], paths[2], paths[0]]))
+    with pytest.raises(ValueError, match="none of the 2 photographs"):
+        backgrounds([paths[1], paths[3]])
 
 
 @pytest.mark.parametrize("name", datasets.names())

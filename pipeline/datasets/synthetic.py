@@ -11,6 +11,7 @@ pose, clothes, light and viewpoints, photographs as backgrounds. The layout is o
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ def _read_annotations(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {key: archive[key] for key in ANNOTATION_SHAPES}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(f"not a readable annotation file ({type(error).__name__}: {error})") from error
     lengths: dict[str, int] = {}
     for key, letters in ANNOTATION_SHAPES.items():

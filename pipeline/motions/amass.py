@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def read_amass(path: str | Path) -> Motion:
             data = {key: archive[key] for key in archive.files if not key.startswith("marker")}
     except FileNotFoundError:
         raise MotionFileError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise MotionFileError(f"{path}: not a readable .npz of plain arrays ({error}); download it again.") from error
 
     poses = _poses(path, data)

@@ -17,6 +17,7 @@ from pipeline.bodies.anatomy import (
     LSP14_NAMES,
 )
 from pipeline.bodies.model import BodyModel
+from tests.pipeline.damaged_npz import damaged
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,6 +101,15 @@ def test_a_missing_or_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "m.npz").write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(BodyFileError, match=r"m\.npz: not a readable"):
         load(tmp_path / "m.npz")
+
+
+def test_a_body_whose_compressed_arrays_are_damaged_is_named(tmp_path: Path, tiny_smpl: Arrays) -> None:
+    path = tmp_path / "m.npz"
+    np.savez_compressed(path, **tiny_smpl)
+    for content in damaged(path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(BodyFileError, match=r"m\.npz: not a readable"):
+            load(path)
 
 
 def test_an_npz_with_pickled_objects_is_refused(tmp_path: Path, tiny_smpl: Arrays) -> None:

@@ -20,6 +20,7 @@ from pipeline.datasets import Quarantine
 from pipeline.datasets.base import image_size
 from pipeline.manifests import write_records
 from pipeline.pickles import load_arrays
+from tests.pipeline.damaged_npz import damaged
 from tests.pipeline.datasets.conftest import read
 
 Copy = Callable[[str], Path]
@@ -377,13 +378,16 @@ def test_aist_lists_videos_without_annotations(copy: Copy) -> None:
 def test_synthetic_scenes_survive_a_damaged_annotation_and_a_missing_image(copy: Copy) -> None:
     root = copy("synthetic")
     [path] = (root / "annotations").glob("*.npz")
-    (root / "annotations/9999.npz").write_bytes(path.read_bytes()[:300])
+    whole = path.read_bytes()
+    for number, content in enumerate((whole[:300], *damaged(whole))):
+        (root / f"annotations/{9999 - number}.npz").write_bytes(content)
     (root / "images/s000001/c2_001.jpg").unlink()
     (root / "parts/s000000/c0_000.png").unlink()
     records, entries = read("synthetic", root)
     assert len(records) == 17
     assert [r.image for r in records if r.silhouette is None] == ["images/s000000/c0_000.jpg"]
-    assert listed(entries, "annotations/9999.npz", "not a readable annotation file")
+    for number in range(4):
+        assert listed(entries, f"annotations/{9999 - number}.npz", "not a readable annotation file")
     assert listed(entries, "images/s000001/c2_001.jpg", "missing")
 
 

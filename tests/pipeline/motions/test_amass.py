@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.bodies.model import BodyModel
 from pipeline.motions import Motion, MotionFileError, read_amass, read_folder, write_amass
+from tests.pipeline.damaged_npz import damaged
 
 
 def motion(frames: int = 5, fps: float = 30.0, seed: int = 0, name: str = "everyday/subject_00/walk_00") -> Motion:
@@ -104,6 +105,10 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MotionFileError, match=r"walk_00_poses\.npz"):
         read_amass(path)
+    for content in damaged(whole):
+        path.write_bytes(content)
+        with pytest.raises(MotionFileError, match=r"walk_00_poses\.npz: not a readable"):
+            read_amass(path)
     np.savez(path, poses=np.full((4, 156), np.nan), trans=np.zeros((4, 3)), mocap_framerate=30.0)
     with pytest.raises(MotionFileError, match="NaN"):
         read_amass(path)

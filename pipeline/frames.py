@@ -78,7 +78,7 @@ def _open_image(path: Path, coarse: bool = False) -> Image.Image:
     try:
         image = Image.open(path)
         if coarse:
-            image.draft("L", (image.width // 8, image.height // 8))
+            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()  # decodes everything, so a file cut short fails here
     except FileNotFoundError as error:
         raise FrameError(f"{path}: no such image") from error

@@ -2,7 +2,8 @@
 
 Cameras have OpenCV axes (x right, y down, z forward), map world to camera by
 `x_camera = R x_world + t` in metres, and their pixels start at the top-left corner of the
-image (paper section 3.2: several viewpoints per pose, the person fully visible).
+image (paper section 3.2: several viewpoints per pose, the person fully visible; only `sample_around`
+makes sure of it).
 """
 
 from __future__ import annotations
@@ -158,8 +159,10 @@ def ring(
 ) -> list[Camera]:
     """`count` fixed cameras of a capture rig, evenly around the volume that `points` (N, 3) span.
 
-    points: all vertices or joints of the whole motion, so that every frame stays in view.
-    Azimuths are evenly spaced with a jitter of a fifth of the step.
+    points: vertices or joints of the whole motion, all or some. The box around them has the size
+    that `fill` says, but not its middle in that of the image: with a `fill` near 1 a hand or a
+    foot may reach a few pixels beyond the frame. Azimuths are evenly spaced with a jitter of a
+    fifth of the step.
     """
     step = 2 * np.pi / count
     cameras = []

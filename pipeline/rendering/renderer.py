@@ -73,8 +73,8 @@ class Renderer:
     def __init__(self, body: Surface) -> None:
         if body.uv is None:
             raise ValueError(
-                "this body has no texture coordinates, so it can not be dressed; use the open body, "
-                "or put smpl_uv.obj beside the official model file"
+                "this body has no texture coordinates, so it can not be dressed; "
+                "use the open body (`python -m pipeline.bodies`)"
             )
         faces, faces_uv = np.asarray(body.faces), np.asarray(body.uv.faces_uv)
         # Along texture seams one vertex has several texture coordinates: split it there.

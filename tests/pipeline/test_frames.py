@@ -167,6 +167,14 @@ def test_a_coarse_photograph_is_an_eighth_of_its_size_and_of_the_same_brightness
     assert (coarse[:, 42:] == 200).all()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (40, 7)])
+def test_a_coarse_photograph_may_be_of_a_few_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "a.jpg")
+    coarse = read_coarse(tmp_path / "a.jpg")
+    assert coarse.size > 0
+    assert (coarse == 90).all()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_truncated_image_is_an_error_naming_the_file(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)

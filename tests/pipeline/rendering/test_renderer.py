@@ -167,7 +167,9 @@ def test_a_body_without_texture_coordinates_is_refused(body: BodyModel) -> None:
     class Bare:
         faces, uv = body.faces, None
 
-    with pytest.raises(ValueError, match="no texture coordinates"):
+    with pytest.raises(
+        ValueError, match=r"no texture coordinates.*; use the open body \(`python -m pipeline\.bodies`\)$"
+    ):
         Renderer(Bare())
 
 

@@ -35,22 +35,22 @@ class _Dtype:
     """Stands for `numpy.dtype`: called with a code, then given the byte order in its state."""
 
     def __init__(self, code: str, *_: object) -> None:
-        if not re.fullmatch("[biufcSU][0-9]+", code):
-            raise pickle.UnpicklingError(f"refuses an array of {code}: only numbers and text are read")
+        if not re.fullmatch("[biufcSU][0-9]+|O8?", code):
+            raise pickle.UnpicklingError(f"refuses an array of {code}: only numbers, text and objects are read")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         # Version, order, base, names and fields of records; what follows is known from the code.
         _, order, *records = state[:5]
         if len(state) != 8 or order not in ("<", ">", "=", "|") or records != [None] * 3:
-            raise pickle.UnpicklingError("refuses an array of records: only numbers and text are read")
+            raise pickle.UnpicklingError("refuses an array of records: only numbers, text and objects are read")
         self.order = order
 
 
 class _Array:
     """Stands for `numpy.ndarray`, and for NumPy's function that makes an empty one of that class."""
 
-    values: NDArray
+    values: NDArray | list[Any]
 
     def __init__(self, kind: object, *_: object) -> None:
         if kind is not _Array:
@@ -58,13 +58,19 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, by_columns, data = state
-        self.values = _array(data, dtype, shape, "F" if by_columns else "C")
+        if isinstance(dtype, _Dtype) and dtype.code.startswith("O"):
+            # NumPy lists what the objects are; their bytes would be addresses.
+            if not isinstance(data, list) or shape != (len(data),):
+                raise pickle.UnpicklingError("refuses an array of objects that does not list them one by one")
+            self.values = data
+        else:
+            self.values = _array(data, dtype, shape, "F" if by_columns else "C")
 
 
 def _array(data: Any, dtype: object, shape: Any, order: Any) -> NDArray:
     """An array of its own memory in this machine's byte order; an error of UNREADABLE when the parts do not fit."""
-    if not isinstance(dtype, _Dtype):
-        raise pickle.UnpicklingError("refuses an array without a dtype of its own")
+    if not isinstance(dtype, _Dtype) or dtype.code.startswith("O"):
+        raise pickle.UnpicklingError("refuses an array without a dtype of its own, or of objects from bytes")
     # Python 2 had text where there are bytes.
     stored = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.order + dtype.code)
     return stored.reshape(shape, order=order).astype(stored.dtype.newbyteorder("="), order="K")
@@ -117,10 +123,9 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(path: Path, unpickler: type[ArraysOnly] = ArraysOnly) -> object:
-    """The content of a pickle of arrays, lists, dicts, numbers and text (Python 2 or 3).
+    """The content of a pickle of arrays, lists, dicts, numbers and text (Python 2 or 3); a row of objects is a list.
 
-    Raises ValueError naming the file when it is damaged or asks for anything else, arrays of objects or records
-    included.
+    Raises ValueError naming the file when it is damaged or asks for anything else, arrays of records included.
     """
     try:
         with path.open("rb") as file:
@@ -134,7 +139,7 @@ def _with_arrays(value: Any, done: dict[int, Any]) -> Any:
     """The same with arrays in the places of their stand-ins; `done` are the containers seen, which may hold each
     other."""
     if isinstance(value, _Array):
-        return value.values
+        return value.values if isinstance(value.values, np.ndarray) else _with_arrays(value.values, done)
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, tuple):

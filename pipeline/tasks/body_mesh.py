@@ -3,9 +3,10 @@
 
     python -m pipeline.tasks.body_mesh --params params.yaml --init croco_body
 
-runs every seed of the params file, on processors one per core, `--seed 0` that seed alone. Runs of one seed share
-head weights, batches and augmentation, so initialisations compare in pairs. `--init croco_body@600` starts from the
-weights of that run after 600 steps (Fig. 4), `--labels 0.1` takes a tenth of the training images (Fig. 3b).
+runs every seed of the params file, on processors one per core, on GPUs spread over all of them, `--seed 0` that seed
+alone. Runs of one seed share head weights, batches and augmentation, so initialisations compare in pairs.
+`--init croco_body@600` starts from the weights of that run after 600 steps (Fig. 4), `--labels 0.1` takes a tenth of
+the training images (Fig. 3b).
 """
 
 from __future__ import annotations
@@ -272,6 +273,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
         scratch=scratch,
         checkpoint_every=spec.checkpoint_every,
         title=name,
+        samples=spec.batch,
     )
     folder = layout.task_checkpoint(stage, name)
     fingerprint, files = run_spec.body_mesh_fingerprint(params), dict(basis.inputs)
@@ -317,7 +319,7 @@ def body_mesh(init: str, seed: int, params: Params, layout: Layout, labels: floa
 def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -> None:
     """`body_mesh` for the seeds of a params file, side by side; what lies there of other seeds goes.
 
-    On processors with one thread each: in sum that is faster than one after the other with all threads. On a GPU as
+    On processors with one thread each: in sum that is faster than one after the other with all threads. On each GPU as
     many as it surely has room for: a fine-tuning of a ViT asks for its next kernel too late to keep a large one busy.
     Raises as `body_mesh`; SystemExit with the status of a process that failed.
     """
@@ -329,13 +331,27 @@ def every_seed(init: str, params: Params, layout: Layout, labels: float = 1.0) -
         for entry in find(*run_name(init, seeds[0], labels)).parent.glob("*"):
             if entry.stem not in map(str, seeds):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    jobs = [partial(one_seed, init, seed, params, layout, labels) for seed in seeds]
-    device = choose_device()
-    if device.type == "cpu":
-        side_by_side(jobs, num_cores)
-    else:
-        room = torch.cuda.get_device_properties(device).total_memory // GPU_BYTES
-        side_by_side(jobs, lambda: max(1, min(room, num_cores() // MAKERS)), copied=False)
+    if choose_device().type == "cpu":
+        side_by_side([partial(one_seed, init, seed, params, layout, labels) for seed in seeds], num_cores)
+        return
+    cards = torch.cuda.device_count()
+    room = min(torch.cuda.get_device_properties(card).total_memory for card in range(cards)) // GPU_BYTES
+    places = max(1, min(cards * room, num_cores() // MAKERS, len(seeds)))
+    # A place keeps its seeds, one after the other: whichever ends first, no card gets more than it has room for.
+    jobs = [
+        partial(seeds_on_gpu, place % cards, init, seeds[place::places], params, layout, labels)
+        for place in range(places)
+    ]
+    side_by_side(jobs, lambda: places, copied=False)
+
+
+def seeds_on_gpu(
+    card: int, init: str, seeds: Sequence[int], params: Params, layout: Layout, labels: float = 1.0
+) -> None:
+    """`one_seed` for one seed after the other, on the GPU of that number."""
+    torch.cuda.set_device(card)
+    for seed in seeds:
+        one_seed(init, seed, params, layout, labels)
 
 
 def one_seed(init: str, seed: int, params: Params, layout: Layout, labels: float) -> None:

@@ -173,6 +173,7 @@ def train_parser(params: Params, layout: Layout) -> None:
         scratch=scratch,
         checkpoint_every=CHECKPOINT_EVERY,
         title="parser",
+        samples=spec.batch,
     )
     folder = layout.checkpoint(NAME)
     facts = provenance.describe(fingerprint, {}, spec.seed, labelled_crops=len(crops))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -61,9 +62,13 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.mark.parametrize("init", ["random", "random_mae"])
-def test_a_run_leaves_checkpoint_history_metrics_and_pictures(layout: Layout, init: str) -> None:
+def test_a_run_leaves_checkpoint_history_metrics_and_pictures(
+    layout: Layout, caplog: pytest.LogCaptureFixture, init: str
+) -> None:
     params, _ = small_params(layout.root, **SMALL)
+    caplog.set_level(logging.INFO)
     body_mesh(init, 3, params, layout)
+    assert "samples_per_second" in caplog.text
     metrics = read_file(layout.metrics("body_mesh", f"{init}/3"), "test")
     assert metrics.init == init
     assert metrics.seed == 3
@@ -349,11 +354,27 @@ def test_a_gpu_finds_the_errors_that_a_processor_does(layout: Layout) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
-@pytest.mark.parametrize(("gibibytes", "cores", "at_once"), [(80, 16, 4), (40, 16, 2), (12, 16, 1), (80, 2, 1)])
-def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, gibibytes: int, cores: int, at_once: int
+@pytest.mark.parametrize(
+    ("gibibytes", "cores", "places"),
+    [
+        ([80], 64, [(0, [11]), (0, [12]), (0, [13])]),
+        ([40], 64, [(0, [11, 13]), (0, [12])]),
+        ([12], 64, [(0, [11, 12, 13])]),
+        ([80], 2, [(0, [11, 12, 13])]),
+        ([24, 24], 64, [(0, [11, 13]), (1, [12])]),
+        ([24, 80], 64, [(0, [11, 13]), (1, [12])]),
+        ([80, 80, 80, 80], 64, [(0, [11]), (1, [12]), (2, [13])]),
+        ([80, 80, 80, 80], 8, [(0, [11, 13]), (1, [12])]),
+    ],
+)
+def test_on_gpus_as_many_seeds_run_afresh_as_all_have_room_for(
+    layout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    gibibytes: list[int],
+    cores: int,
+    places: list[tuple[int, list[int]]],
 ) -> None:
-    params, _ = small_params(layout.root, **SMALL, body_mesh__seeds=[11, 12])
+    params, _ = small_params(layout.root, **SMALL, body_mesh__seeds=[11, 12, 13])
     started = {}
 
     def start(jobs: list[Callable[[], None]], count: Callable[[], int], copied: bool) -> None:
@@ -364,13 +385,19 @@ def test_on_a_gpu_as_many_seeds_run_afresh_as_there_is_room_for(
     monkeypatch.setattr("pipeline.tasks.body_mesh.num_cores", lambda: cores)
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.tasks.body_mesh.choose_device", lambda: torch.device("cuda"))
-        patch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gibibytes << 30))
+        patch.setattr(torch.cuda, "device_count", lambda: len(gibibytes))
+        memory = [SimpleNamespace(total_memory=size << 30) for size in gibibytes]
+        patch.setattr(torch.cuda, "get_device_properties", lambda card: memory[card])
         every_seed("random", params, layout)
-    assert (started["count"], started["copied"]) == (at_once, False)
-    if at_once == 4:
+    assert (started["count"], started["copied"]) == (len(places), False)
+    assert [(card, list(seeds)) for card, _, seeds, *_ in (job.args for job in started["jobs"])] == places
+    if len(gibibytes) == 2:
+        cards: list[int] = []
+        monkeypatch.setattr(torch.cuda, "set_device", cards.append)
         for job in started["jobs"]:
             job()
-        assert all(layout.metrics("body_mesh", f"random/{seed}").is_file() for seed in (11, 12))
+        assert cards == [0, 1]
+        assert all(layout.metrics("body_mesh", f"random/{seed}").is_file() for seed in (11, 12, 13))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -120,9 +121,11 @@ def test_scores_of_a_half_right_answer() -> None:
     assert values["parts_miou"].value == pytest.approx((0.5 + 8 / 12) / 2)
 
 
-def test_a_run_leaves_a_parser_that_parses(layout: Layout) -> None:
+def test_a_run_leaves_a_parser_that_parses(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
     params, _ = small_params(layout.root, parser__steps=60, parser__batch=4, parser__size=80)
+    caplog.set_level(logging.INFO)
     train_parser(params, layout)
+    assert "samples_per_second" in caplog.text
     metrics = read_file(layout.metrics("train_parser", "pgn"), "test")
     assert metrics.values["silhouette_iou"].value > 0.3
     assert len(list(layout.pictures("parser", "pgn").glob("*.png"))) == 2

@@ -202,7 +202,8 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: Callable[[], int],
             starts afresh, as everywhere else, and the jobs are pickled: CUDA works in no copy of a process that has
             so much as looked for a GPU.
 
-    Raises SystemExit: with the status of the job that failed, or with 143 or 130 after a signal.
+    Raises SystemExit: with the status of the job that failed, 128 and the number of the signal that ended it, which the
+        log says, or with 143 or 130 after a signal to this process.
     """
     start: Any = multiprocessing.get_context("fork" if copied and sys.platform == "linux" else "spawn")
     waiting, running = list(jobs), list[BaseProcess]()
@@ -216,7 +217,8 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: Callable[[], int],
                 multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
                 for process in [process for process in running if not process.is_alive()]:
                     running.remove(process)
-                    stop.code = stop.code or process.exitcode or None
+                    if process.exitcode and stop.code is None:
+                        stop.code = _status(process.exitcode)
             for process in running:
                 process.terminate()
             for process in running:
@@ -227,6 +229,18 @@ def side_by_side(jobs: Sequence[Callable[[], None]], at_once: Callable[[], int],
                 process.join()
     if stop.code is not None:
         raise SystemExit(stop.code)
+
+
+def _status(exit_code: int) -> int:
+    """What a shell makes of the end of a process, which is said where a signal was it: nobody else tells."""
+    if exit_code > 0:
+        return exit_code
+    number = -exit_code
+    why = "; if nobody sent it, the kernel did for want of memory" if number == signal.SIGKILL else ""
+    logger.error(
+        "a process was ended by %s%s. The same command goes on from the last state", signal.Signals(number).name, why
+    )
+    return 128 + number
 
 
 def _job(job: Callable[[], None]) -> None:

@@ -34,6 +34,10 @@ def fail() -> None:
     raise SystemExit(3)
 
 
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def deaf(folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (folder / "began-deaf").touch()
@@ -99,6 +103,17 @@ def test_after_one_that_fails_no_other_begins_and_those_that_run_are_ended(tmp_p
     assert caught.value.code == 3
     assert time.monotonic() - began < 30
     assert "began-1" not in names(tmp_path, "began")
+    assert names(tmp_path, "ended") == set()
+
+
+def test_one_that_is_killed_is_spoken_of_and_ends_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow = partial(work, tmp_path, 0, 60)
+    with pytest.raises(SystemExit) as caught:
+        side_by_side([slow, killed], at_once=lambda: 2)
+    assert caught.value.code == 128 + signal.SIGKILL
+    assert "ended by SIGKILL; if nobody sent it, the kernel did for want of memory" in caplog.text
+    assert "The same command goes on" in caplog.text
+    assert caplog.text.count("was ended by") == 1  # not of the one that was told to stop
     assert names(tmp_path, "ended") == set()
 
 

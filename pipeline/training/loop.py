@@ -27,7 +27,7 @@ from pipeline.training.checkpoint import TrainingError, load_state, save_state
 from pipeline.training.live import Live, count_flops, peak_flops
 from pipeline.training.optimizer import Average, WarmupCosine, set_lr
 from pipeline.training.precision import Precision, arithmetic, compiled, effective, full_float32
-from pipeline.training.team import ALONE, WHOLE, Share, Team, others_may_end, unsynchronised
+from pipeline.training.team import ALONE, WHOLE, Share, Team, keeps_statistics, others_may_end, unsynchronised
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def train(
             f"{scratch}: that folder must be the same for all. Put the project where every machine sees it."
         )
     shares = team.shares(accumulate)
-    late = device.type in FINISHED_LATE and not any(getattr(m, "track_running_stats", False) for m in module.modules())
+    late = device.type in FINISHED_LATE and not keeps_statistics(module)
 
     def batches(step: int) -> list[Any]:
         return [task.batch(step, share) for share in shares]
@@ -136,10 +136,11 @@ def train(
         stack.enter_context(full_float32())
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(others_may_end())
-        stop = stack.enter_context(StopRequest())
         live = Live(scratch / "live", start, samples, _use(module, batches, task, precision)) if team.leads else None
         stack.enter_context(compiled(fuse))
         losses_of = team.parallel(_Losses(module, task))
+        # From here on, and no sooner: until all are there, who waits for one that has failed ends when told to.
+        stop = stack.enter_context(StopRequest())
         beside = min(team.size, max(1, torch.cuda.device_count()))
         ahead = stack.enter_context(Ahead(batches, range(start, schedule.steps), device, beside))
         progress = stack.enter_context(
@@ -155,20 +156,23 @@ def train(
                 raise _not_finite(scratch, ran.step, values, ids, team)
             done = ran.step + 1
             stopped = bool(wished) and done < schedule.steps
-            if live:
-                history.add(ran.step, schedule.lr(ran.step), values)
-                progress.update()
-                line = live.add(done, values | {"lr": schedule.lr(ran.step)}, last=stopped or done == schedule.steps)
-                if line is not None:
-                    progress.set_postfix_str(_shown(line), refresh=False)
-                if watch is not None and (watch_after is None or done in watch_after):
-                    with (
-                        torch.compiler.set_stance("force_eager") if fuse else nullcontext(),
-                        average.given() if average is not None else nullcontext(),
-                    ):
-                        watch(done)
-                if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
-                    state.save(done)
+            # Soon after the first process has ended torchrun kills the others, in the middle of saving if need be.
+            with team.leader_first() if stopped else nullcontext():
+                if live:
+                    lr = schedule.lr(ran.step)
+                    history.add(ran.step, lr, values)
+                    progress.update()
+                    line = live.add(done, values | {"lr": lr}, last=stopped or done == schedule.steps)
+                    if line is not None:
+                        progress.set_postfix_str(_shown(line), refresh=False)
+                    if watch is not None and (watch_after is None or done in watch_after):
+                        with (
+                            torch.compiler.set_stance("force_eager") if fuse else nullcontext(),
+                            average.given() if average is not None else nullcontext(),
+                        ):
+                            watch(done)
+                    if done < schedule.steps and (done % checkpoint_every == 0 or stopped):
+                        state.save(done)
             if stopped:
                 logger.warning("stopped after step %d of %d; the same command goes on from there", done, schedule.steps)
                 raise SystemExit(stop.code or 128 + signal.SIGTERM)

@@ -83,7 +83,10 @@ def compiled(parts: Sequence[nn.Module]) -> Iterator[None]:
     for part in parts:
         part.forward = torch.compile(part.forward, dynamic=False)
     try:
-        yield
+        # In a team each part would be cut where DistributedDataParallel cuts its packets of gradients: more kernels, to
+        # send the gradients of a small part hardly sooner.
+        with torch._dynamo.config.patch(optimize_ddp=False) if parts else contextlib.nullcontext():
+            yield
     finally:
         for part in parts:
             del part.forward

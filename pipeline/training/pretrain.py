@@ -8,7 +8,8 @@ or processes on a processor, by torchrun:
 
     torchrun --nproc-per-node 2 -m -- pipeline.training.pretrain --params params.yaml --run croco_body
 
-(`--` keeps torchrun from taking `--run` for one of its own options.)
+(`--` keeps torchrun from taking `--run` for one of its own options. Told to stop, it kills its processes after 30 s,
+even while they save the state; from torch 2.12 on `--shutdown-timeout 300`, before `-m`, gives them longer.)
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
 
     Raises:
         ParamsError: the network and the crops do not fit each other, or no such run.
+        ValueError: the processes can not share the batch equally.
         ManifestError, CropsError, CheckpointError, FileNotFoundError: an input is missing or damaged.
         TrainingError: a loss that is not finite, a full disk, or an unfinished run of this name that was made from
             something else.
@@ -105,6 +107,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
             raise ParamsError(f"{name} waits for {', '.join(waits_for)}, which this version does not read yet")
         raise ParamsError(f"no run {name!r} is declared; there are {', '.join(params.pretrain)}")
     run = params.pretrain[name]
+    # Each process for itself, before any of them waits for another.
+    team.shares(run.accumulate)[0].of(run.batch)
     device = choose_device()
     start = provenance.checkpoint_fingerprint(layout.checkpoint(run.init))
     model = initial_model(name, params, layout).to(device)

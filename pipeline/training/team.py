@@ -38,7 +38,8 @@ class Share:
         if samples % self.count:
             raise ValueError(
                 f"a batch of {samples} can not be cut into {self.count} equal parts (processes times `accumulate`); "
-                "change `batch` or `accumulate`, or start another number of processes"
+                "change `batch` or `accumulate`, or start another number of processes, or fewer GPUs: "
+                "CUDA_VISIBLE_DEVICES=0,1,2,3"
             )
         size = samples // self.count
         return slice(self.index * size, (self.index + 1) * size)
@@ -68,12 +69,19 @@ class Team:
         DistributedDataParallel sends the gradients of late layers while those of early ones are computed. On
         processors it must look for unused parameters: otherwise it sorts its packets anew after the first step, and
         a resumed run of three processes or more would add up gradients in another order than an undisturbed one.
-        Torch warns that there are none.
+        Torch warns that there are none. Buffers, such as tables of positions, never change: none is sent again.
+
+        Raises ValueError: the module has batch norm, whose statistics each process would take of its own share.
         """
         if self.size == 1:
             return module
+        if keeps_statistics(module):
+            raise ValueError("a module with batch norm can not be trained by several processes; start one")
         on_cpu = next(module.parameters()).device.type == "cpu"
-        return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=on_cpu)
+        parallel = DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=on_cpu)
+        # Set here: the argument has another name in newer versions of torch.
+        parallel.broadcast_buffers = False
+        return parallel
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of float values over the team. Every process calls this at the same time."""
@@ -101,6 +109,11 @@ class Team:
 
 
 ALONE = Team()
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether computing changes the module, as the running statistics of batch norm are changed."""
+    return any(getattr(part, "track_running_stats", False) for part in module.modules())
 
 
 def unsynchronised(module: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -32,6 +32,7 @@ from pipeline.training.checkpoint import TrainingError, save_state
 from pipeline.training.completion import black_like, plain, to_uint8
 from pipeline.training.pretrain import initial_model, pretrain
 from pipeline.training.provenance import folder_fingerprint
+from pipeline.training.team import Team
 from pipeline.weights import import_weights
 from tests.pipeline.toy_world import small_params, write_pool
 from tests.pipeline.training.programs import Program, end, start_team, wait_for
@@ -77,6 +78,18 @@ def test_a_run_whose_data_is_not_read_yet_says_what_it_waits_for(layout: Layout)
     params, _ = small_params(layout.root, **SMALL)
     with pytest.raises(ParamsError, match="croco_hand_varied waits for dexycb, ho3d, hanco, which this version"):
         pretrain("croco_hand_varied", params, layout)
+
+
+def test_a_batch_that_the_processes_can_not_share_is_refused_by_each_before_it_waits_for_another(
+    layout: Layout,
+) -> None:
+    params, _ = small_params(layout.root, **SMALL, pretrain__croco_body__accumulate=2)
+    for rank in range(3):
+        with pytest.raises(
+            ValueError, match=r"a batch of 8 .* 6 equal parts.*fewer GPUs: CUDA_VISIBLE_DEVICES=0,1,2,3"
+        ):
+            pretrain("croco_body", params, layout, Team(rank, 3))
+    assert not unfinished(layout)
 
 
 @pytest.mark.parametrize("run", RUNS)

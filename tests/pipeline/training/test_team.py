@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.training.checkpoint import save_state
 from pipeline.training.team import Share, Team
@@ -17,6 +19,7 @@ from tests.pipeline.training.programs import (
     Program,
     end,
     equal,
+    last_step,
     loss_curve,
     start_as_team,
     start_team,
@@ -82,6 +85,34 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step_with_the_state_sav
     run_loop(tmp_path / "run", STEPS, dropout=0.0)
     run_loop(tmp_path / "alone", STEPS, dropout=0.0)
     assert loss_curve(tmp_path / "run") == pytest.approx(loss_curve(tmp_path / "alone"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_of_processes_that_are_told_to_stop_none_ends_before_the_state_is_saved(tmp_path: Path) -> None:
+    options = json.dumps({"seconds": 0.05, "saving": 1.0})
+    team = start_team(2, "loop", tmp_path / "run", tmp_path / "never", STEPS, options)
+    wait_for(lambda: states(tmp_path / "run"))
+    for process in team:
+        process.send_signal(signal.SIGTERM)
+    code, said = team[1].end()
+    (step,) = re.findall(r"stopped after step (\d+)", said)
+    assert (code, last_step(tmp_path / "run")) == (143, int(step))
+    assert team[0].end()[0] == 143
+
+
+def test_who_waits_for_the_others_to_begin_ends_at_once_when_told_to(tmp_path: Path) -> None:
+    class Waiting(Team):
+        def parallel(self, module: nn.Module) -> nn.Module:
+            signal.raise_signal(signal.SIGINT)
+            return module
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(tmp_path, STEPS, team=Waiting())
+
+
+def test_a_module_whose_statistics_would_differ_between_processes_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch norm can not be trained by several processes"):
+        Team(0, 2).parallel(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)))
 
 
 @pytest.mark.slow

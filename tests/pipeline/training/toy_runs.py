@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from pipeline import run_spec
 from pipeline.layout import Layout
 from pipeline.process import die_with_parent, plain_errors
+from pipeline.training.checkpoint import save_state
 from pipeline.training.loop import train
 from pipeline.training.optimizer import WarmupCosine, adamw
 from pipeline.training.team import WHOLE, Share, Team, joined, together
@@ -71,14 +73,22 @@ def run_loop(
     dropout: float = 0.3,
     module: nn.Module | None = None,
     seed: int = 3,
+    saving: float = 0.0,
     **options: Any,
 ) -> nn.Module:
+    """A batch takes so many `seconds`, a state as many more than ever as `saving` says."""
+
+    def save(*arguments: Any) -> Path:
+        time.sleep(saving)
+        return save_state(*arguments)
+
     module = module or network(dropout)
-    train(
-        module, Regression(module, seconds, bad_step), adamw(module, lr=0.01, weight_decay=0.01),
-        WarmupCosine(0.01, steps, 2), seed=seed, precision="fp32", scratch=scratch, checkpoint_every=every, title="toy",
-        **options,
-    )  # fmt: skip
+    with patch("pipeline.training.loop.save_state", save):
+        train(
+            module, Regression(module, seconds, bad_step), adamw(module, lr=0.01, weight_decay=0.01),
+            WarmupCosine(0.01, steps, 2), seed=seed, precision="fp32", scratch=scratch, checkpoint_every=every,
+            title="toy", **options,
+        )  # fmt: skip
     return module
 
 

@@ -27,7 +27,15 @@ from models import catalog
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
+
+
+def _is_ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError(f"nothing lies from {ends[0]:g} on and below {ends[1]:g}; the smaller one comes first")
+    return ends
+
+
+Range = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]], AfterValidator(_is_ascending)]
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Takes in plain values only; in C, where PyYAML has that, several times as fast: every stage and many a test begin
@@ -120,6 +128,17 @@ class Parser(Section):
     seed: int
 
 
+def _leaves_steps(warmup_steps: int, info: ValidationInfo) -> int:
+    steps = info.data.get("steps")  # None: wrong itself, and named already
+    if warmup_steps < 0 or (steps is not None and warmup_steps >= steps):
+        raise ValueError("must be at least 0 and below `steps`: the learning rate rises first, and then falls")
+    return warmup_steps
+
+
+Warmup = Annotated[int, AfterValidator(_leaves_steps)]
+"""Steps over which the learning rate rises, of the `steps` above it."""
+
+
 class Pairs(Section):
     """How pairs are chosen from the records of one dataset."""
 
@@ -133,6 +152,12 @@ class Pairs(Section):
     max_gap_s: float
     min_baseline_degrees: float
     seed: int
+
+    @model_validator(mode="after")
+    def _gaps_are_ascending(self) -> Pairs:
+        if self.min_gap_s >= self.max_gap_s:
+            raise ValueError(f"no gap lies between min_gap_s {self.min_gap_s:g} and max_gap_s {self.max_gap_s:g}")
+        return self
 
 
 def _is_of_the_method(network: str, info: ValidationInfo) -> str:
@@ -183,7 +208,7 @@ class Pretrain(Section):
     """Predict each patch less its mean and over its deviation, as in CroCo's code and weights; else its plain values,
     as equation 2 of the paper has it. After initial weights of the other kind the last layer starts anew."""
     steps: Positive
-    warmup_steps: int
+    warmup_steps: Warmup
     cosine_steps: Positive | None = None
     """After how many steps the learning rate would reach zero along its half cosine, if the run did not end before;
     None = at its end."""
@@ -281,7 +306,7 @@ class BodyMesh(Section):
     optimizer: Optimizer
     drop_path: Share
     dropout: Share
-    warmup_steps: int
+    warmup_steps: Warmup
     rotation_degrees: float
     scale_jitter: float
     colour_jitter: float
@@ -294,6 +319,13 @@ class BodyMesh(Section):
     """0, as in SPIN: there is no such term here."""
     precision: Literal["fp32", "bf16"]
     checkpoint_every: Positive
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_comes_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise ValueError(f"seeds {twice} stand there more than once: a run of each is enough")
+        return seeds
 
 
 class Starts(Section):

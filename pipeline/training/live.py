@@ -35,6 +35,7 @@ SECONDS = 5.0
 """Between two lines."""
 
 PEAK_TFLOPS = {
+    "H200 NVL": 835.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -47,6 +48,8 @@ PEAK_TFLOPS = {
 }
 """Dense bfloat16 products with float32 sums, 10^12 operations per second, by a part of the GPU's name (data sheets of
 NVIDIA). The first that fits counts."""
+LESSER = ("MIG", "Laptop")
+"""In the names of GPUs that do less than the rest of the name says: a slice of one, one for laptops."""
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
@@ -59,6 +62,8 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda" or precision != "bf16":
         return None
     name = torch.cuda.get_device_name(device)
+    if any(part in name for part in LESSER):
+        return None
     return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
 
 

@@ -178,8 +178,11 @@ def test_the_peak_is_given_or_known_or_left_out(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 PCIe")
     assert peak_flops(torch.device("cuda"), "bf16") == 756e12
     assert peak_flops(torch.device("cuda"), "fp32") is None
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Quadro 600")
-    assert peak_flops(torch.device("cuda"), "bf16") is None
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200 NVL")
+    assert peak_flops(torch.device("cuda"), "bf16") == 835e12
+    for unknown in ("Quadro 600", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=unknown: name)
+        assert peak_flops(torch.device("cuda"), "bf16") is None
     run_loop(tmp_path / "without", STEPS)
     assert not (tmp_path / "without/live/plots/metrics/mfu.tsv").exists()
     monkeypatch.setenv("PEAK_TFLOPS", "0.5")

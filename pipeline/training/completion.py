@@ -119,7 +119,7 @@ def reference_use(
     model.eval()
     sources = {"true": np.arange(len(pairs))}
     if not isinstance(model, MAE):
-        sources |= stand_ins(pairs, groups)
+        sources |= {name: source for name, source in stand_ins(pairs, groups).items() if (source >= 0).any()}
     pairs = pairs.to(next(model.parameters()).device)
     found: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(pairs)).split(chunk):

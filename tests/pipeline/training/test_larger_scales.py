@@ -29,7 +29,13 @@ BODY_MESH = {**SHORT, "max_train": 2, "max_test": 2}
 
 
 @pytest.mark.parametrize("scale, run", [("gpu", "mae_body"), ("gpu", "croco_keypoints_body"), ("paper", "croco_body")])
-def test_a_run_of_a_larger_scale_is_trained_and_fine_tuned(tmp_path: Path, scale: str, run: str) -> None:
+def test_a_run_of_a_larger_scale_is_trained_and_fine_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str, run: str
+) -> None:
+    # What is measured and drawn costs a pass of the whole network for each picture.
+    for number in ("pretrain.MAX_VALIDATION", "pretrain.NUM_PICTURES"):
+        monkeypatch.setattr(f"pipeline.training.{number}", 1)
+    monkeypatch.setattr("pipeline.tasks.body_mesh.NUM_PICTURES", 1)
     layout = Layout("test", tmp_path)
     base = PROJECT / "scales" / scale / "params.yaml"
     changes = {f"pretrain__{run}__{key}": value for key, value in PRETRAIN.items()}

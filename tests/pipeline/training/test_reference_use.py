@@ -69,6 +69,16 @@ def test_stand_ins_are_of_the_same_person_and_of_another(pool: PairPool, pairs: 
     assert (images[same[has]] != pairs.target_cut[has][:, :2].numpy()).any(axis=1).all()
 
 
+def test_references_that_no_pair_can_have_are_not_completed_with(pool: PairPool) -> None:
+    alone = pool.validation(1)
+    assert alone is not None
+    model, passes = catalog.create("croco_mini_patch8_64"), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    losses = reference_use(model, alone, pool.groups(alone), normalize=True)
+    assert {name.removesuffix(PER_PERSON) for name in losses} == {"true", "black"}
+    assert len(passes) == 2
+
+
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_each_loss_is_that_of_completing_with_that_reference(pool: PairPool, pairs: PairBatch, chunk: int) -> None:
     model, groups = catalog.create("croco_mini_patch8_64", seed=3).eval(), pool.groups(pairs)

@@ -16,6 +16,10 @@ has failed then.
 `--force` runs a stage anew also where its outputs stay in place while it runs (`persist`): they are removed first,
 since a stage that finds its results there does nothing.
 
+What a stage reads may lie elsewhere, behind links to folders inside `data/raw/<dataset>`: readers follow them, and so
+does the digest of a dependency here. DVC passes such links over, and a stage would not notice what lies there. Outputs,
+which it moves into its cache, are left as it takes them.
+
 An archive of the project is no git repository, which DVC asks for: it is said how to make it one.
 
 Stages that are Prefect flows start a Prefect server, which `dvc repro` stops at its end unless something else uses it.
@@ -101,12 +105,51 @@ class WritesAside:
                 yield file
 
 
+class ThroughLinks:
+    """DVC's filter of ignored files, which also walks through folders, but through links to folders as well."""
+
+    def __init__(self, ignored: Any) -> None:
+        self._ignored = ignored
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ignored, name)
+
+    def walk(self, _: Any, top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Folders from `top` on with the names of folders and files in them, without what is ignored.
+
+        A link back to a folder on the way to it is not followed, so that a circle has an end. Where two links lead
+        to one folder its files are found under both names, as by a reader that opens them by name.
+        """
+        on_the_way = {top: frozenset([os.path.realpath(top)])}
+        for folder, folders, files in os.walk(top, followlinks=True):
+            passed = on_the_way.pop(folder)
+            there, files = self._ignored(folder, folders, files)
+            folders.clear()
+            for name in there:
+                path = f"{folder}{os.sep}{name}"
+                if (place := os.path.realpath(path)) not in passed:
+                    folders.append(name)
+                    on_the_way[path] = passed | {place}
+            yield folder, folders, files
+
+
+def through_links(ignored: property) -> property:
+    """The filter that a dependency's files are found with, but through links."""
+
+    def follow(dependency: Any) -> ThroughLinks | None:
+        found = ignored.__get__(dependency)
+        return None if found is None else ThroughLinks(found)
+
+    return property(follow)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run DVC with `arguments`, those of the command line by default; returns its exit status."""
     # -P leaves the project out of the path. Last in it, its folders hide no package.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from dvc import output, rwlock
     from dvc.cli import main as dvc
+    from dvc.dependency import Dependency
     from dvc.repo import reproduce
     from dvc.stage import Stage
     from dvc.utils.serialize import _common, _yaml
@@ -128,6 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     _common._dump_data = _yaml._dump_data = write_aside(_common._dump_data)
     _yaml._modify_data = stage_by_stage(_yaml._modify_data)
     Stage.run = anew_when_forced(Stage.run)
+    Dependency.dvcignore = through_links(output.Output.dvcignore)
     output.otransfer = all_of_it(output.otransfer)
     edit = rwlock._edit_rwlock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.dvc_command import ThroughLinks
 from pipeline.layout import PROJECT
 from tests.flows.dvc_repository import make_repository
 
@@ -131,6 +133,56 @@ def test_an_output_that_does_not_fit_into_the_cache_is_a_failure_that_room_mends
     assert "head -c" in (repository / "dvc.lock").read_text()
     assert "didn't change" in dvc(repository, "-m", "flows.dvc_command", "repro").stdout
     assert (repository / "large").read_bytes() == made
+
+
+def test_a_stage_notices_what_lies_behind_links_in_its_raw_data(repository: Path) -> None:
+    raw, elsewhere = repository / "data/raw/3dpw", repository / "elsewhere"
+    raw.mkdir(parents=True)
+    elsewhere.mkdir()
+    (raw / "SOURCE.md").touch()
+    (elsewhere / "1.jpg").write_text("1")
+    read = {"cmd": "ls data/raw/3dpw/* > read", "deps": ["data/raw/3dpw"], "outs": ["read"]}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"index": read}}))
+
+    def runs() -> bool:
+        done = dvc(repository, "-m", "flows.dvc_command", "repro")
+        assert done.returncode == 0, done.stderr
+        return "Running stage 'index'" in done.stdout
+
+    assert runs()
+    (raw / "imageFiles").symlink_to(elsewhere)
+    assert runs()
+    (elsewhere / "1.jpg").write_text("another")
+    (elsewhere / "back").symlink_to(raw)
+    assert runs()
+
+
+def test_links_are_followed_to_their_end_past_what_is_ignored(tmp_path: Path) -> None:
+    raw, elsewhere = tmp_path / "raw", tmp_path / "elsewhere"
+    raw.mkdir()
+    (elsewhere / "__pycache__").mkdir(parents=True)
+    (elsewhere / "1.jpg").touch()
+    for link, to in ((raw / "train", elsewhere), (raw / "test", elsewhere), (raw / "again", raw)):
+        link.symlink_to(to)
+    for link, to in ((elsewhere / "back", raw), (elsewhere / "above", tmp_path), (elsewhere / "__pycache__/x", raw)):
+        link.symlink_to(to)
+
+    def ignored(folder: str, folders: list[str], files: list[str]) -> tuple[list[str], list[str]]:
+        return [name for name in folders if name != "__pycache__"], files
+
+    found = {(os.path.relpath(folder, raw), *files) for folder, _, files in ThroughLinks(ignored).walk(None, str(raw))}
+    assert {("train", "1.jpg"), ("test", "1.jpg")} <= found
+    assert {folder for folder, *_ in found} == {".", "train", "test", "train/above", "test/above"}
+
+
+def test_links_in_an_output_are_left_as_dvc_takes_them(repository: Path) -> None:
+    (repository / "elsewhere").mkdir()
+    (repository / "elsewhere/mine").write_text("mine")
+    make = {"cmd": "mkdir out && ln -s ../elsewhere out/link && echo 1 > out/file", "outs": ["out"]}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"make": make}}))
+    assert dvc(repository, "-m", "flows.dvc_command", "repro").returncode == 0
+    assert "nfiles: 1" in (repository / "dvc.lock").read_text()
+    assert (repository / "out/link").is_symlink() and (repository / "elsewhere/mine").read_text() == "mine"
 
 
 def test_an_archive_of_the_project_is_told_to_become_a_repository(repository: Path) -> None:

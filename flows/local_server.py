@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from flows import own_server
 from pipeline.layout import PROJECT
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,8 @@ def settings(port: int) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(port),
         # Without it the page looks for its server at port 4200 whatever the port is.
         "PREFECT_SERVER_UI_API_URL": url,
+        # Prefect would let pages of all sites read the answers; see own_server.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_server.origins(port)),
         # Site-packages may be read-only.
         "PREFECT_UI_STATIC_DIRECTORY": str(HOME / "ui"),
         # The newer page asks a host outside for its settings; this one loads from the server alone.
@@ -189,7 +192,7 @@ def _start_at(port: int) -> str | None:
     # Its own session and its own output: Ctrl-C does not stop it, and no caller waits for its pipe to close.
     with _log_file().open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start"],
+            [sys.executable, "-m", "flows.own_server"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.flows import browser, server_talk
 from tests.flows.server_talk import ask, ended, serving, until
@@ -90,6 +94,37 @@ def test_the_form_offers_data_sets_and_scales_and_refuses_others(api: str, deplo
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(f"{api}/deployments/{deployments['pair']['id']}/create_flow_run", {"parameters": {"params_file": "mine"}})
     assert "params_file" in refused.value.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({}, True),
+        ({"Origin": "{home}"}, True),
+        ({"Origin": "http://localhost:{port}"}, True),
+        ({"Origin": "http://a.site"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://a.site:{port}", "Host": "a.site:{port}"}, False),
+        ({"Host": "a.site:{port}"}, False),
+    ],
+)
+def test_no_page_but_its_own_gets_anything_done(api: str, headers: dict[str, str], taken: bool) -> None:
+    home = api.removesuffix("/api")
+    headers = {key: value.format(home=home, port=home.rpartition(":")[2]) for key, value in headers.items()}
+    # No content type: a browser sends this without asking first.
+    host = http.client.HTTPConnection(home.removeprefix("http://"), timeout=90)
+    host.request("POST", "/api/flows/", json.dumps({"name": "asked-for"}), headers)
+    answer = host.getresponse()
+    assert answer.status in ((200, 201) if taken else (403,)), answer.read()
+    assert taken or "for its own page" in answer.read().decode()
+    host.close()
+
+
+def test_no_page_but_its_own_hears_what_happens(api: str) -> None:
+    address = f"{api.replace('http://', 'ws://')}/events/out"
+    connect(address, origin=Origin(api.removesuffix("/api")), subprotocols=[Subprotocol("prefect")], proxy=None).close()
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin=Origin("http://a.site"), subprotocols=[Subprotocol("prefect")], proxy=None)
 
 
 def test_runs_started_at_the_same_time_are_all_taken(api: str) -> None:

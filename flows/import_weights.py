@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from prefect import flow, task
-from pydantic import Field
 
 from flows import process, stages
-from flows.parameters import ROOT_PARAMS, ParamsFile, command_line
+from flows.parameters import ROOT_PARAMS, ParamsFile, command_line, shown
 from pipeline import run_spec, weights
 from pipeline.layout import Layout
 
@@ -24,7 +23,7 @@ def write_checkpoint(name: str, params_file: str) -> None:
 
 @flow(name="import-weights", flow_run_name="import weights {name}", **process.HOOKS)
 def import_weights(
-    name: Annotated[str, Field(description="A row of import_weights in the params file.")],
+    name: Annotated[str, shown("A row of import_weights in the params file.")],
     params_file: ParamsFile = ROOT_PARAMS,
 ) -> None:
     """Make the checkpoint that training starts from."""

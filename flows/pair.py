@@ -8,11 +8,10 @@ from typing import Annotated
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field
 
 from flows import parse as parse_flow
 from flows import process, stages
-from flows.parameters import ROOT_PARAMS, DatasetName, ParamsFile, command_line
+from flows.parameters import ROOT_PARAMS, DatasetNotVideos, ParamsFile, command_line, shown
 from flows.progress import Progress, artifact_key
 from pipeline import manifests, run_spec
 from pipeline import videos as own_videos
@@ -23,12 +22,10 @@ from pipeline.run_spec import Pairs, Params
 from pipeline.videos import VideoSettings
 from pipeline.videos.sheets import as_data_url, write_sheets
 
-Choice = Annotated[
-    Pairs | None, Field(description="How own videos are paired; the params file's `pairs` if not given.")
-]
+Choice = Annotated[Pairs | None, shown("How own videos are paired; the params file's `pairs` if not given.")]
 Network = Annotated[
     str | None,
-    Field(description="Checkpoint that completes pairs of own videos; the scale's `croco_body` if not given."),
+    shown("Checkpoint that completes pairs of own videos; the scale's `croco_body` if not given."),
 ]
 
 
@@ -76,7 +73,7 @@ def _run_name() -> str:
 
 @flow(name="pair", flow_run_name=_run_name, **process.HOOKS)
 def pair(
-    dataset: DatasetName | None = None,
+    dataset: DatasetNotVideos = None,
     videos: parse_flow.Videos = None,
     params_file: ParamsFile = ROOT_PARAMS,
     frames_per_second: parse_flow.Rate = parse_flow.FRAMES_PER_SECOND,
@@ -86,11 +83,11 @@ def pair(
 ) -> dict[str, int]:
     """Choose cross-view and cross-pose pairs of a dataset, or make silhouettes, pairs and completions of own videos."""
     params = run_spec.load(params_file)
-    if videos is not None:
+    if videos is not None and dataset is None:
         parse_flow.parse(None, videos, params_file, frames_per_second, people)
         name, pool, layout = own_videos.NAME, "body", own_videos.layout_of(Path(videos))
         kinds = own_videos.KINDS
-    elif dataset is None:
+    elif dataset is None or videos is not None:
         raise ValueError("name either a dataset or a folder of videos")
     elif stages.started_from_ui():
         stages.run_data("pair", dataset, params_file)

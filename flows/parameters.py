@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,6 +11,15 @@ from pipeline import run_spec
 from pipeline.layout import PROJECT
 
 ROOT_PARAMS = "params.yaml"
+
+
+def shown(description: str, title: str | None = None, choices: list[str] | None = None, **limits: Any) -> Any:
+    """A field whose title (the parameter's name if not given) and description the form in the UI shows.
+
+    Prefect overwrites a field's own with the parameter's name and with nothing; the schema's extras it keeps.
+    """
+    extra: dict[str, Any] = {"title": title, "description": description, "enum": choices}
+    return Field(json_schema_extra={key: value for key, value in extra.items() if value is not None}, **limits)
 
 
 def params_files() -> list[str]:
@@ -21,10 +30,8 @@ def params_files() -> list[str]:
 
 ParamsFile = Annotated[
     str,
-    Field(
-        title="Scale",
-        description="params.yaml is the scale for two CPU cores; scales/<name>/params.yaml are the others.",
-        json_schema_extra={"enum": params_files()},
+    shown(
+        "params.yaml is the scale for two CPU cores; scales/<name>/params.yaml are the others.", "Scale", params_files()
     ),
 ]
 
@@ -37,13 +44,9 @@ def _datasets() -> list[str]:
         return []
 
 
-DatasetName = Annotated[
-    str,
-    Field(
-        title="Dataset",
-        description="A module of pipeline/datasets.",
-        json_schema_extra={"enum": _datasets()},
-    ),
+DatasetName = Annotated[str, shown("A module of pipeline/datasets.", "Dataset", _datasets())]
+DatasetNotVideos = Annotated[
+    DatasetName | None, shown("A module of pipeline/datasets, or none for own videos.", "Dataset")
 ]
 
 

@@ -17,10 +17,9 @@ import pyarrow as pa
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field
 
 from flows import process, shards, stages
-from flows.parameters import ROOT_PARAMS, DatasetName, ParamsFile, command_line
+from flows.parameters import ROOT_PARAMS, DatasetNotVideos, ParamsFile, command_line, shown
 from flows.progress import artifact_key
 from pipeline import parsing, run_spec, silhouettes
 from pipeline import videos as own_videos
@@ -34,12 +33,12 @@ FRAMES_PER_SECOND = 5.0
 
 Videos = Annotated[
     str | None,
-    Field(
-        description="A folder of your own videos, in place of a dataset. A folder inside it holds "
+    shown(
+        "A folder of your own videos, in place of a dataset. A folder inside it holds "
         "synchronised views of one recording. Results go to data/adhoc/<name of the folder>."
     ),
 ]
-Rate = Annotated[float, Field(gt=0, description="Frames per second taken from own videos.")]
+Rate = Annotated[float, shown("Frames per second taken from own videos.", gt=0)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _run_name() -> str:
 
 @flow(name="parse", flow_run_name=_run_name, task_runner=shards.runner(), **process.HOOKS)
 def parse(
-    dataset: DatasetName | None = None,
+    dataset: DatasetNotVideos = None,
     videos: Videos = None,
     params_file: ParamsFile = ROOT_PARAMS,
     frames_per_second: Rate = FRAMES_PER_SECOND,

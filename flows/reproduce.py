@@ -14,10 +14,9 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from pydantic import Field
 
 from flows import local_server, process, stages
-from flows.parameters import ROOT_PARAMS, ParamsFile, command_line
+from flows.parameters import ROOT_PARAMS, ParamsFile, command_line, shown
 from pipeline import run_spec
 from pipeline.layout import PROJECT, Layout
 
@@ -60,10 +59,8 @@ def headline(report: Path) -> list[dict[str, str]]:
 @flow(name="reproduce", flow_run_name="reproduce {params_file} {stage}", **process.HOOKS)
 def reproduce(
     params_file: ParamsFile = ROOT_PARAMS,
-    stage: Annotated[
-        str, Field(description="A stage and what it needs, e.g. `pretrain@croco_body`; empty: everything.")
-    ] = "",
-    tables: Annotated[bool, Field(description="Also run what the further tables need (`make tables`).")] = False,
+    stage: Annotated[str, shown("A stage and what it needs, e.g. `pretrain@croco_body`; empty: everything.")] = "",
+    tables: Annotated[bool, shown("Also run what the further tables need (`make tables`).")] = False,
 ) -> dict[str, str]:
     """Bring a scale, or one stage of it, up to date."""
     fates = bring_up_to_date(params_file, stage, tables)

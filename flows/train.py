@@ -17,10 +17,9 @@ import sys
 from typing import Annotated, Any, cast
 
 from prefect import Flow, flow, get_run_logger, task
-from pydantic import Field
 
 from flows import local_server, process, stages
-from flows.parameters import ROOT_PARAMS, ParamsFile
+from flows.parameters import ROOT_PARAMS, ParamsFile, shown
 from pipeline.layout import PROJECT
 
 POOL = "gpu"
@@ -50,8 +49,8 @@ def train(
     params_file: ParamsFile = ROOT_PARAMS,
     which: Annotated[
         list[str],
-        Field(
-            description="Training stages of dvc.yaml and tables/dvc.yaml: all of a kind (pretrain_ablation), or one "
+        shown(
+            "Training stages of dvc.yaml and tables/dvc.yaml: all of a kind (pretrain_ablation), or one "
             "(pretrain_ablation@croco_hand)."
         ),
     ] = list(HEADLINE),  # noqa: B006

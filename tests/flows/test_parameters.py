@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from flows.pair import pair
+from flows.parse import parse
 from pipeline.layout import PROJECT
 
 
@@ -40,6 +43,13 @@ def test_a_wrong_value_is_named(mistaken: Path, command: list[str]) -> None:
     output = said(mistaken, *command)
     assert "params.yaml" in output and "body_mesh.batch: " in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("given", [("3dpw", "my_videos"), (None, None)])
+@pytest.mark.parametrize("flow", [parse, pair])
+def test_a_data_set_and_own_videos_are_not_taken_together(flow: Any, given: tuple[str | None, str | None]) -> None:
+    with pytest.raises(ValueError, match="either a dataset or a folder of videos"):
+        flow.fn(*given)
 
 
 def test_a_scale_that_is_not_there_is_named() -> None:

@@ -87,10 +87,21 @@ def test_pressing_run_in_the_page_runs_a_flow_and_shows_its_log_and_tables(
         page.shows("coco_part_eft")
 
 
+def shown_in_form(deployment: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the form that are told about; nested ones are told about where they are defined."""
+    fields = deployment["parameter_openapi_schema"]["properties"]
+    return {name: field for name, field in fields.items() if "$ref" not in field}
+
+
 def test_the_form_offers_data_sets_and_scales_and_refuses_others(api: str, deployments: dict[str, Any]) -> None:
     fields = deployments["pair"]["parameter_openapi_schema"]["properties"]
     assert "3dpw" in fields["dataset"]["anyOf"][0]["enum"]
     assert fields["params_file"]["enum"] == ["params.yaml", "scales/gpu/params.yaml", "scales/paper/params.yaml"]
+    assert fields["params_file"]["title"] == "Scale"
+    assert fields["dataset"]["title"] == "Dataset"
+    told = {name: field["description"] for flow in deployments.values() for name, field in shown_in_form(flow).items()}
+    assert "two CPU cores" in told["params_file"] and "synchronised views" in told["videos"]
+    assert told.keys() >= {"dataset", "frames_per_second", "checkpoint", "stage", "tables", "which", "name"}
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(f"{api}/deployments/{deployments['pair']['id']}/create_flow_run", {"parameters": {"params_file": "mine"}})
     assert "params_file" in refused.value.read().decode()

@@ -10,9 +10,14 @@ if [ -z "${PYTHON:-}" ] && [ ! -x "$VENV/bin/python" ]; then
     exit 1
 fi
 
+# PyPI has decord 0.6.0 for hardly any other, and what renders off-screen here wants EGL.
+system="$(uname -s) on $(uname -m)"
+if [ "$system" != "Linux on x86_64" ]; then
+    echo "error: this needs Linux on x86-64, and here is $system; docker run --platform linux/amd64 makes one" >&2
+    exit 1
+fi
+
 install_system_libraries() {
-    # Linux only: macOS ships what is needed.
-    [ "$(uname -s)" = Linux ] || return 0
     missing=$("${PYTHON:-$VENV/bin/python}" - <<'PY'
 import ctypes
 # library to load -> Debian package that has it
@@ -54,15 +59,13 @@ install_environment() {
     [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
     # A virtual environment that was cut off while being made has no pip.
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
-    echo "Installing requirements.txt into $VENV (on Linux about 3.4 GB to fetch and 7 GB there; only when it changes) ..."
+    echo "Installing requirements.txt into $VENV (about 3.4 GB to fetch and 7 GB there; only when it changes) ..."
     # pip says so after minutes, and not how much it wants. What it fetches may lie on another disk, or be here already.
-    if [ "$(uname -s)" = Linux ]; then
-        lacking=$((7150000 - $(du -sk "$VENV" | cut -f1) - $(df -Pk "$VENV" | awk 'NR == 2 { print $4 }')))
-        if [ "$lacking" -gt 0 ]; then
-            echo "error: too little disk for $VENV: its packages take 7.3 GB, $((lacking / 1000)) MB more than is free;" \
-                "14 GB in all where pip's temporary files and its cache are on the same disk" >&2
-            exit 1
-        fi
+    lacking=$((7150000 - $(du -sk "$VENV" | cut -f1) - $(df -Pk "$VENV" | awk 'NR == 2 { print $4 }')))
+    if [ "$lacking" -gt 0 ]; then
+        echo "error: too little disk for $VENV: its packages take 7.3 GB, $((lacking / 1000)) MB more than is free;" \
+            "14 GB in all where pip's temporary files and its cache are on the same disk" >&2
+        exit 1
     fi
     # Minutes: somebody who watches sees how far it is, a log is spared it.
     if [ -t 1 ]; then quiet=; else quiet=--quiet; fi

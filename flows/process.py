@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,12 @@ TAGS = "PIPELINE_TAGS"
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Around the flow call of a command line: server up, orphans swept, runs tagged."""
+    """Around the flow call of a command line: server up, orphans swept, runs tagged.
+
+    What the user of the command can mend ends it with one line, Ctrl-C with status 130 and without a word.
+    """
     import prefect
+    from prefect.exceptions import ParameterTypeError
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     die_with_parent()
@@ -66,8 +71,10 @@ def command() -> Iterator[None]:
             # notes of `remember` tell of runs whose process is gone. No environment variable says "none".
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect.tags(*tags):
                 yield
-    except (*MENDABLE, local_server.ServerError) as error:
+    except (*MENDABLE, local_server.ServerError, ParameterTypeError) as error:
         sys.exit(f"error: {plain(error)}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 @contextmanager

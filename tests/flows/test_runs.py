@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from tests.flows import browser, server_talk
-from tests.flows.server_talk import ask, ended, serving, until
+from tests.flows.server_talk import ask, ended, heed_interrupts, serving, until
 
 PROJECT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -155,21 +156,22 @@ def test_reproduce_waits_for_its_turn(deployments: dict[str, Any]) -> None:
 
 
 SLEEPER = """
-import time
+import sys, time
 from flows import process
 from prefect import flow
 
 @flow(name="sleeper", **process.HOOKS)
-def sleeper():
-    time.sleep(300)
+def sleeper(seconds: float):
+    print("asleep", flush=True)
+    time.sleep(seconds)
 
 with process.command():
-    sleeper()
+    sleeper(sys.argv[1])
 """
 
 
 def test_a_run_whose_process_is_killed_is_crashed_at_the_next_start(api: str, server: dict[str, str]) -> None:
-    running = subprocess.Popen([sys.executable, "-c", SLEEPER], cwd=PROJECT, env=server)
+    running = subprocess.Popen([sys.executable, "-c", SLEEPER, "300"], cwd=PROJECT, env=server)
     try:
         wanted = {"flows": {"name": {"any_": ["sleeper"]}}}
         run = until(lambda: [r for r in ask(f"{api}/flow_runs/filter", wanted) if r["state_type"] == "RUNNING"], 240)[0]
@@ -181,6 +183,26 @@ def test_a_run_whose_process_is_killed_is_crashed_at_the_next_start(api: str, se
     next_start = "from flows import process\nwith process.command(): pass"
     subprocess.run([sys.executable, "-c", next_start], cwd=PROJECT, env=server, check=True)
     assert ask(f"{api}/flow_runs/{run['id']}")["state_type"] == "CRASHED"
+
+
+def test_a_parameter_that_can_not_be_ends_a_flow_without_a_traceback(server: dict[str, str]) -> None:
+    command = [sys.executable, "-c", SLEEPER, "long"]
+    done = subprocess.run(command, cwd=PROJECT, env=server, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "error: Flow run received invalid parameters:\n - seconds: Input should be a valid number" in done.stderr
+
+
+def test_ctrl_c_ends_a_flow_without_a_traceback(server: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, "300"], cwd=PROJECT, env=server,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None and running.stdout.readline() == "asleep\n"
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=120)[1]
+    assert running.returncode == 130
+    assert "Traceback" not in said
 
 
 READER = """

@@ -26,7 +26,7 @@ def write_page(params_file: str) -> str:
 def report(params_file: ParamsFile = ROOT_PARAMS) -> str:
     """Render the report of a scale again, with whatever was measured so far."""
     if stages.started_from_ui():
-        stages.repro(["--single-item", "--force", stages.target("report", params_file)], print)
+        stages.repro(["--single-item", "--force", *stages.find(["report"], params_file)], print)
         page = (Layout(run_spec.load(params_file).scale).report / "index.html").relative_to(PROJECT).as_posix()
     else:
         page = write_page(params_file)

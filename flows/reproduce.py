@@ -30,7 +30,7 @@ def bring_up_to_date(params_file: str, stage: str, tables: bool) -> dict[str, st
     params = run_spec.load(params_file)
     tags = (f"reproduce-{runtime.flow_run.id}", f"scale-{params.scale}")
     say = get_run_logger().info
-    fates = stages.repro([stages.target(stage, params_file)], say, tags)
+    fates = stages.repro(_targets(stage, params_file), say, tags)
     if tables:
         fates |= _tables(params_file, say, tags)
     return fates
@@ -59,34 +59,44 @@ def headline(report: Path) -> list[dict[str, str]]:
 @flow(name="reproduce", flow_run_name="reproduce {params_file} {stage}", **process.HOOKS)
 def reproduce(
     params_file: ParamsFile = ROOT_PARAMS,
-    stage: Annotated[str, shown("A stage and what it needs, e.g. `pretrain@croco_body`; empty: everything.")] = "",
-    tables: Annotated[bool, shown("Also run what the further tables need (`make tables`).")] = False,
+    stage: Annotated[
+        str, shown("A stage of either graph and what it needs, e.g. `pretrain@croco_body`; empty: everything.")
+    ] = "",
+    tables: Annotated[bool, shown("Also run all that the further tables need (`make tables`).")] = False,
 ) -> dict[str, str]:
     """Bring a scale, or one stage of it, up to date."""
+    if stage and tables:
+        raise ValueError("name either a stage or `tables`: a stage of the further tables needs no more than its name")
     fates = bring_up_to_date(params_file, stage, tables)
     show(params_file, fates)
     return fates
 
 
+def _targets(stage: str, params_file: str) -> list[str]:
+    return stages.find([stage], params_file) if stage else [stages.dvc_file(params_file)]
+
+
 def _tables(params_file: str, say: stages.Say | None, tags: tuple[str, ...] = ()) -> dict[str, str]:
     fates = stages.repro([stages.dvc_file(params_file, tables=True)], say, tags)
     # The report lists whatever was measured, and depends on the headline's metrics alone.
-    return fates | stages.repro(["--single-item", "--force", stages.target("report", params_file)], say, tags)
+    return fates | stages.repro(["--single-item", "--force", *stages.find(["report"], params_file)], say, tags)
 
 
 def main() -> None:
     parser = command_line("flows.reproduce", __doc__)
     parser.add_argument("--scale", help="short for --params scales/<name>/params.yaml; mini is the root's own")
-    parser.add_argument("--stage", default="", help="a stage and what it needs (default: everything)")
-    parser.add_argument("--tables", action="store_true", help="also run what the further tables need")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--stage", default="", help="a stage of either graph and what it needs (default: everything)")
+    what.add_argument("--tables", action="store_true", help="also run all that the further tables need")
     arguments = parser.parse_args()
     params_file = scale_file(arguments.scale) if arguments.scale else arguments.params
     params = run_spec.load(params_file)
+    targets = _targets(arguments.stage, params_file)
     try:
         with process.server_in_use():
             server = _first_start()
             try:
-                stages.repro([stages.target(arguments.stage, params_file)])
+                stages.repro(targets)
                 if arguments.tables:
                     _tables(params_file, None)
             finally:

@@ -15,12 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import yaml
 
 from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
@@ -49,12 +48,46 @@ def dvc_file(params_file: str, tables: bool = False) -> str:
     return (folder / "dvc.yaml").as_posix()
 
 
-def target(stage: str, params_file: str, tables: bool = False) -> str:
-    """What `dvc repro` calls a stage of a scale (`tables`: of what the further tables need); no stage: everything."""
-    file = dvc_file(params_file, tables)
-    if not stage:
-        return file
-    return stage if file == "dvc.yaml" else f"{file}:{stage}"
+def find(which: Sequence[str], params_file: str, kinds: tuple[str, ...] = ("",)) -> list[str]:
+    """What `dvc repro` calls stages of a scale, in whichever of its two graphs each is.
+
+    Args:
+        which: stages: one (`pretrain@croco_body`), or all of a kind (`pretrain`).
+        kinds: how the names of those begin that may be meant.
+
+    Raises ValueError naming the one that is in neither graph, and what there is.
+    """
+    known = _stages(params_file, kinds)
+    for stage in which:
+        if stage not in known:
+            files = f"{dvc_file(params_file)} and {dvc_file(params_file, tables=True)}"
+            raise ValueError(
+                f"{stage!r} is not among the stages of {files} that can be named here: "
+                f"{', '.join(name for name in known if '@' not in name)}, each whole or, where there are several of a "
+                "kind, one of it, such as pretrain@croco_body"
+            )
+    return [known[stage] for stage in which]
+
+
+def _stages(params_file: str, kinds: tuple[str, ...]) -> dict[str, str]:
+    """Each stage of both graphs, and all of a kind, -> what `dvc repro` calls it. Raises ReproError."""
+    from dvc.dvcfile import ProjectFile
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    names: dict[str, str] = {}
+    try:
+        with Repo(str(PROJECT)) as repo:
+            for file in (dvc_file(params_file, tables) for tables in (False, True)):
+                before = "" if file == "dvc.yaml" else f"{file}:"
+                # Names alone: `dvc stage list` puts all together that the stages say, in more than ten times as long.
+                for stage in ProjectFile(repo, str(PROJECT / file)).resolver.get_keys():
+                    if stage.startswith(kinds):
+                        kind = stage.partition("@")[0]
+                        names |= {kind: before + kind, stage: before + stage}
+    except DvcException as error:
+        raise ReproError(f"DVC can not tell the stages: {error}") from error
+    return names
 
 
 def started_from_ui() -> bool:
@@ -66,25 +99,21 @@ def started_from_ui() -> bool:
     return deployment.id is not None
 
 
-def run(stage: str, params_file: str = ROOT_PARAMS, tables: bool = False) -> dict[str, str]:
+def run(stage: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
     """Bring one stage and what it depends on up to date, logging in the flow run."""
     from prefect import get_run_logger
 
-    return repro([target(stage, params_file, tables)], get_run_logger().info)
+    return repro(find([stage], params_file), get_run_logger().info)
 
 
 def run_data(step: str, dataset: str, params_file: str = ROOT_PARAMS) -> dict[str, str]:
     """The same for `standin`, `index`, `parse` or `pair` of a dataset, whose stage may be one of the further tables."""
-    params = yaml.safe_load((PROJECT / params_file).read_text())
-    for tables in (False, True):
-        graph = yaml.safe_load((PROJECT / dvc_file(params_file, tables)).read_text())["stages"]
-        for name in (name for name in graph if name.split("_")[0] == step):
-            each = graph[name].get("foreach", ())
-            if isinstance(each, str):  # a list of the params: ${key}
-                each = params[each.removeprefix("${").removesuffix("}")]
-            if dataset in each:
-                return run(f"{name}@{dataset}", params_file, tables)
-    raise ReproError(f"no stage of {dvc_file(params_file)} is the step {step!r} of {dataset!r}")
+    from prefect import get_run_logger
+
+    for stage, target in _stages(params_file, (step,)).items():
+        if stage.partition("@")[2] == dataset:
+            return repro([target], get_run_logger().info)
+    raise ValueError(f"no stage of {dvc_file(params_file)} is the step {step!r} of {dataset!r}")
 
 
 def repro(arguments: list[str], say: Say | None = None, tags: tuple[str, ...] = ()) -> dict[str, str]:

@@ -24,6 +24,8 @@ from pipeline.layout import PROJECT
 
 POOL = "gpu"
 HEADLINE = ("pretrain", "finetune_body_mesh")
+KINDS = ("pretrain", "finetune", "train_")
+"""How the names of stages begin that train."""
 
 
 @task(retries=2, retry_delay_seconds=[10, 60])
@@ -56,7 +58,7 @@ def train(
     ] = list(HEADLINE),  # noqa: B006
 ) -> dict[str, str]:
     """Pre-train and fine-tune where this flow runs."""
-    targets = training_targets(which, params_file)
+    targets = stages.find(which, params_file, KINDS)
     remote = has_remote()
     if remote:
         pull(targets)
@@ -64,33 +66,6 @@ def train(
     if remote:
         push(targets)
     return fates
-
-
-def training_targets(which: list[str], params_file: str) -> list[str]:
-    """What `dvc repro` calls these training stages, in whichever of the two graphs of the scale each is.
-
-    Raises ValueError naming the stage that is in neither, or trains nothing, and those that do.
-    """
-    files = [stages.dvc_file(params_file, tables) for tables in (False, True)]
-    listed = subprocess.run(
-        [sys.executable, "-m", "dvc", "stage", "list", "--fail", "--name-only", *files],
-        cwd=stages.PROJECT, stdout=subprocess.PIPE, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    targets: dict[str, str] = {}
-    for target in listed:
-        folder, colon, stage = target.rpartition(":")
-        kind = stage.partition("@")[0]
-        if kind.startswith(("pretrain", "finetune", "train_")):
-            targets[stage] = target
-            targets[kind] = f"{folder}{colon}{kind}"
-    for stage in which:
-        if stage not in targets:
-            kinds = ", ".join(name for name in targets if "@" not in name)
-            raise ValueError(
-                f"{stage!r} is no training stage of {' or '.join(files)}; there are {kinds}, each whole or "
-                "one of it, such as pretrain@croco_body"
-            )
-    return [targets[stage] for stage in which]
 
 
 def has_remote() -> bool:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from flows import stages, train
+from flows.reproduce import reproduce
 from pipeline.layout import PROJECT
 from tests.flows.dvc_repository import make_repository
 from tests.flows.server_talk import heed_interrupts, until
@@ -55,17 +56,17 @@ def test_the_lock_is_free_after_an_error(project: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize(
-    ("stage", "params_file", "named"),
-    [
-        ("", "params.yaml", "dvc.yaml"),
-        ("report", "params.yaml", "report"),
-        ("", "scales/gpu/params.yaml", "scales/gpu/dvc.yaml"),
-        ("pretrain@mae_body", "scales/gpu/params.yaml", "scales/gpu/dvc.yaml:pretrain@mae_body"),
-    ],
-)
-def test_a_stage_of_a_scale_is_named_as_dvc_does(stage: str, params_file: str, named: str) -> None:
-    assert stages.target(stage, params_file) == named
+def test_a_stage_of_either_graph_is_named_as_dvc_does() -> None:
+    which = ["pretrain@mae_body", "report", "pretrain_keypoints", "pair_hand@interhand"]
+    assert stages.find(which, "scales/gpu/params.yaml") == [
+        "scales/gpu/dvc.yaml:pretrain@mae_body", "scales/gpu/dvc.yaml:report",
+        "scales/gpu/tables/dvc.yaml:pretrain_keypoints", "scales/gpu/tables/dvc.yaml:pair_hand@interhand",
+    ]  # fmt: skip
+
+
+def test_a_stage_goes_without_the_further_tables_that_hold_it() -> None:
+    with pytest.raises(ValueError, match="either a stage or `tables`"):
+        reproduce.fn(stage="pretrain_study", tables=True)
 
 
 @pytest.mark.parametrize(
@@ -88,23 +89,21 @@ def test_the_stage_of_a_data_set_is_found_in_the_graph_that_has_it(
 
 
 def test_a_step_that_a_data_set_does_not_take_is_named() -> None:
-    with pytest.raises(stages.ReproError, match="'pair' of 'coco'"):
+    with pytest.raises(ValueError, match="'pair' of 'coco'"):
         stages.run_data("pair", "coco")
 
 
 def test_any_training_stage_of_both_graphs_can_be_handed_to_another_machine() -> None:
     which = ["pretrain", "finetune_body_mesh@croco_body", "pretrain_ablation@croco_hand", "pretrain_keypoints"]
-    assert train.training_targets(which, "params.yaml") == [
+    assert stages.find(which, "params.yaml", train.KINDS) == [
         *which[:2], "tables/dvc.yaml:pretrain_ablation@croco_hand", "tables/dvc.yaml:pretrain_keypoints",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", ["pair", "pretrain@nobody", "pretrain_abl"])
 def test_what_is_no_training_stage_is_refused_with_those_that_are(stage: str) -> None:
-    with pytest.raises(
-        ValueError, match=rf"'{stage}' is no training stage of .*dvc.yaml; there are .*pretrain_ablation"
-    ):
-        train.training_targets([stage], "scales/gpu/params.yaml")
+    with pytest.raises(ValueError, match=rf"'{stage}' is not among .*dvc.yaml that can .*pretrain_ablation"):
+        stages.find([stage], "scales/gpu/params.yaml", train.KINDS)
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def test_training_stages_of_both_graphs_run_in_one_go(repository: Path) -> None:
     (repository / "tables").mkdir()
     study = {"foreach": ["a", "b"], "do": {"cmd": "echo 1 > ${item}", "deps": ["../one"], "outs": ["${item}"]}}
     (repository / "tables/dvc.yaml").write_text(yaml.safe_dump({"stages": {"pretrain_study": study}}))
-    targets = train.training_targets(["pretrain_study"], "params.yaml")
+    targets = stages.find(["pretrain_study"], "params.yaml", train.KINDS)
     fates = stages.repro(targets, print)
     assert fates == {"pretrain": "ran", **{f"tables/dvc.yaml:pretrain_study@{name}": "ran" for name in "ab"}}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,16 @@ Range = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Takes in plain values only; in C, where PyYAML has that, several times as fast: every stage and many a test begin
 with a params file."""
+
+
+def _is_plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError("a name has letters of English, digits, _ and - alone, and begins with a letter or a digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_is_plain)]
+"""Of a data set or a run: part of paths, of DVC's `stage@name` and of `run@step`."""
 
 
 class ParamsError(ValueError):
@@ -378,13 +389,13 @@ class Params(Section):
     by side; `all`, as GPUs and large data ask for, one after the other."""
     bodies: Bodies
     motions: Motions
-    datasets: dict[str, Dataset]
+    datasets: dict[Name, Dataset]
     crops: Crops
     parser: Parser
     pairs: Pairs
-    import_weights: dict[str, Initial]
-    pretrain: dict[str, Pretrain]
-    awaiting: dict[str, Pretrain] = {}
+    import_weights: dict[Name, Initial]
+    pretrain: dict[Name, Pretrain]
+    awaiting: dict[Name, Pretrain] = {}
     """Runs that are declared but have data sets that this version does not read."""
     finetune: Finetune
     body_mesh: BodyMesh

@@ -120,8 +120,9 @@ def parse(
 
 def _find_people(folder: str, rate: float, people: VideoSettings) -> None:
     root = Path(folder)
-    scans = own_videos.scans_of(root)
-    futures = [find_people.submit(video, rate, people, scans) for video in own_videos.find_videos(root)]
+    scans, videos = own_videos.scans_of(root), own_videos.find_videos(root)
+    own_videos.claim(root)
+    futures = [find_people.submit(video, rate, people, scans) for video in videos]
     shards.gather(futures, "find-people", f"videos of {root.name}")
     write_people(folder, rate, people, scans)
 

@@ -9,6 +9,7 @@ every view is one person until nobody is seen in any.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ __all__ = [
     "KINDS",
     "NAME",
     "VideoSettings",
+    "claim",
     "find_videos",
     "kept_scan",
     "layout_of",
@@ -77,6 +79,22 @@ def layout_of(root: Path) -> Layout:
     if not name:
         raise ValueError(f"{root}: the folder's name gives no name for the results; rename it")
     return Layout(f"adhoc/{name}")
+
+
+def claim(root: Path) -> None:
+    """Note in the folder of the results which videos they are of.
+
+    Raises ValueError where it holds those of another folder of the same name.
+    """
+    note = layout_of(root).data / "SOURCE.txt"
+    place = os.fsencode(root.resolve())
+    if note.is_file() and (other := note.read_bytes()) != place:
+        raise ValueError(
+            f"{root}: {note.parent} has the results of another folder, {os.fsdecode(other)}; rename one of the two, or "
+            f"remove {note.parent}"
+        )
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_bytes(place)
 
 
 def scans_of(root: Path) -> Path:

@@ -15,13 +15,12 @@ from models import catalog, checkpoints
 from pipeline import run_spec
 from pipeline.layout import PROJECT
 from pipeline.manifests import read_pairs, read_records
-from pipeline.videos import NAME, layout_of, scans_of
+from pipeline.videos import NAME, claim, layout_of, scans_of
 from tests.flows.server_talk import ask
 from tests.pipeline.videos.moving_figure import walk, write_video
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / f"own_videos_{os.getpid()}"  # names the folder of the project it goes to
     write_video(folder / "walk.avi", walk(3, 4.0)[0])
@@ -37,6 +36,7 @@ def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str
         assert set(records["image"].to_pylist()) == {"walk.avi"} and pairs.num_rows > 10
         listed = json.loads(layout.records(NAME).with_suffix(".quarantine.json").read_text())["entries"]
         assert [entry["file"] for entry in listed] == [os.fsdecode(b"r\xe4ume.mp4"), "text.mp4"]
+        assert (layout.data / "SOURCE.txt").read_text() == str(folder)
         drawn = {path.name for path in layout.pictures("pair", NAME).iterdir()}
         assert drawn == {"tracks.png", "pairs.png", "completions.png", "completions.json"}
         url = json.loads((Path(server["PREFECT_HOME"]) / "server.json").read_text())["url"]
@@ -50,3 +50,17 @@ def test_a_folder_of_videos_becomes_crops_pairs_and_completions(server: dict[str
     finally:
         shutil.rmtree(layout.data, ignore_errors=True)
         shutil.rmtree(scans_of(folder), ignore_errors=True)
+
+
+def test_results_of_another_folder_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
+    first, second = tmp_path / f"Own videos {os.getpid()}", tmp_path / "more" / f"own_videos_{os.getpid()}"
+    first.mkdir()
+    second.mkdir(parents=True)
+    try:
+        claim(first)
+        claim(first)
+        with pytest.raises(ValueError, match=f"results of another folder, {first}; rename one of the two, or remove"):
+            claim(second)
+        claim(first)
+    finally:
+        shutil.rmtree(layout_of(first).data)

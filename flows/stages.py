@@ -25,8 +25,10 @@ from flows.parameters import ROOT_PARAMS
 from pipeline.layout import PROJECT
 from pipeline.process import PARENT, PATIENCE_S, StopRequest
 
+RUNNING = re.compile(r"Running stage '([^']+)'")
+"""In the line that DVC prints before it runs a stage."""
 _LINES = (
-    (re.compile(r"Running stage '([^']+)'"), "ran"),
+    (RUNNING, "ran"),
     (re.compile(r"Stage '([^']+)' didn't change"), "up to date"),
     (re.compile(r"Stage '([^']+)' is cached"), "from the cache"),
     (re.compile(r"failed to reproduce '([^']+)'"), "failed"),

@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from prefect import Flow, flow, get_run_logger, task
 
 from flows import local_server, process, stages
 from flows.parameters import ROOT_PARAMS, ParamsFile, shown
+from pipeline import run_spec
 from pipeline.layout import PROJECT
 
 POOL = "gpu"
@@ -35,9 +37,21 @@ def pull(targets: list[str]) -> None:
 
 
 @task
-def run_stages(targets: list[str]) -> dict[str, str]:
+def run_stages(targets: list[str], remote: bool) -> dict[str, str]:
     """Run what is stale; a stage that was stopped goes on from its last checkpoint."""
-    return stages.repro(targets, get_run_logger().info)
+    logger = get_run_logger()
+
+    def say(line: str) -> None:
+        logger.info(line)
+        running = stages.RUNNING.search(line)
+        if remote and running and not running[1].rpartition(":")[2].startswith(KINDS):
+            logger.warning(
+                "%s is computed here, although there is a remote: has the machine with the data run `dvc push`, and "
+                "does its dvc.lock lie here?",
+                running[1],
+            )
+
+    return stages.repro(targets, say)
 
 
 @task(retries=2, retry_delay_seconds=[10, 60])
@@ -62,10 +76,20 @@ def train(
     remote = has_remote()
     if remote:
         pull(targets)
-    fates = run_stages(targets)
+    fates = run_stages(targets, remote)
     if remote:
         push(targets)
+    files = ", ".join(results(params_file))
+    get_run_logger().info("commit here, and pull with git where the data is made: %s", files)
     return fates
+
+
+def results(params_file: str) -> list[str]:
+    """What training stages of a scale leave for git, from the project root."""
+    locks = [Path(stages.dvc_file(params_file, tables)).with_name("dvc.lock").as_posix() for tables in (False, True)]
+    scale = run_spec.load(params_file).scale
+    named = [*locks, *(f"reports/{kind}/{scale}" for kind in ("metrics", "histories"))]
+    return [path for path in named if (PROJECT / path).exists()]
 
 
 def has_remote() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -132,6 +133,23 @@ def test_training_stages_of_both_graphs_run_in_one_go(repository: Path) -> None:
     targets = stages.find(["pretrain_study"], "params.yaml", train.KINDS)
     fates = stages.repro(targets, print)
     assert fates == {"pretrain": "ran", **{f"tables/dvc.yaml:pretrain_study@{name}": "ran" for name in "ab"}}
+
+
+def test_data_that_is_computed_although_it_could_be_pulled_is_warned_of(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = {"cmd": "echo 1 > pairs", "outs": ["pairs"]}
+    pretrain = {"cmd": "echo 1 > weights", "deps": ["pairs"], "outs": ["weights"]}
+    (repository / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"pair": pair, "pretrain": pretrain}}))
+    monkeypatch.setattr(train, "get_run_logger", logging.getLogger)
+    assert train.run_stages.fn(["pretrain"], remote=True) == {"pair": "ran", "pretrain": "ran"}
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("pair is computed here, although there is a remote")
+
+
+def test_what_a_run_elsewhere_leaves_for_git_is_named() -> None:
+    committed = ["dvc.lock", "tables/dvc.lock", "reports/metrics/mini", "reports/histories/mini"]
+    assert train.results("params.yaml") == committed
 
 
 SAVES_WHEN_TOLD_TO_STOP = """

@@ -25,6 +25,12 @@ Pixels = NDArray[np.uint8]
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image: SyntaxError for a broken PNG, the last for a size beyond belief."""
+TRANSPORT_STREAMS = frozenset((".ts", ".mts", ".m2ts"))
+"""Decord 0.6.0 loses the first frames of these."""
+JUMPED_IN = frozenset((".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"))
+JUMPED_WITH = frozenset(("h264", "avc1", "vp80", "vp90", "mjpg"))
+"""Containers and codecs in which decord finds the frame asked for by key frames. In others (HEVC, and MPEG-1, 2 and 4
+where frames are stored in another order than shown) it may come back with one some places away."""
 BATCH_BYTES = 64 * 2**20
 """Decoded frames held at once while streaming a video."""
 
@@ -139,8 +145,8 @@ def read_video_frames(path: str | Path, indices: Sequence[int]) -> Pixels:
 def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
     """Yield (index, (H, W, 3) uint8 RGB) in rising order, each index once, those that decode.
 
-    Runs of neighbouring frames are decoded together and gaps are jumped by key frame. Frames
-    that do not decode (damaged file, index past the end) are left out: the caller
+    Runs of neighbouring frames are decoded together and gaps are jumped by key frame, where that is
+    sure to find the frame. Frames that do not decode (damaged file, index past the end) are left out: the caller
     knows what it asked for. FrameError when the file can not be opened at all.
     """
     path = Path(path)
@@ -148,18 +154,28 @@ def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int
     if wanted and wanted[0] < 0:
         raise ValueError(f"{path}: frame index {wanted[0]} is negative")
     capture, first = _open_video(path)
+    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").lower()
     capture.release()
+    suffix = path.suffix.lower()
+    if suffix in TRANSPORT_STREAMS:
+        yield from _stream_opencv(path, wanted)
+        return
     batch = max(1, BATCH_BYTES // first.nbytes)
     done = -1
     try:
         # One thread: the steps run in several processes, and order then is the same everywhere.
         reader = decord.VideoReader(str(path), num_threads=1)
         inside = [index for index in wanted if index < len(reader)]
-        for start in range(0, len(inside), batch):
-            group = inside[start : start + batch]
+        # Where jumps go astray all frames are decoded, from the first to the last asked for.
+        jumps = codec in JUMPED_WITH and suffix in JUMPED_IN
+        decoded = inside if jumps else range(inside[-1] + 1 if inside else 0)
+        asked = set(inside)
+        for start in range(0, len(decoded), batch):
+            group = decoded[start : start + batch]
             for index, frame in zip(group, reader.get_batch(group).asnumpy(), strict=True):
-                yield index, frame
-                done = index
+                if index in asked:
+                    yield index, frame
+                    done = index
     except (decord.DECORDError, RuntimeError) as error:
         # Decord's reader thread gives up frames before the damaged place; OpenCV reads up to it.
         log.warning("%s: decord stopped after frame %d, going on with OpenCV (%s)", path, done, _first_line(error))

@@ -62,6 +62,15 @@ def test_every_frame_asked_for_is_the_one_returned(coded: Path, indices: Sequenc
     assert [number_in(frame) for frame in frames] == list(indices)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ts", "mpg2"), ("a.MTS", "mp4v"), ("a.mpg", "mpg1"), ("a.mpg", "mpg2"), ("a.mkv", "mpg2"), ("a.mxf", "mpg2")],
+)
+def test_frames_stored_in_another_order_come_under_their_own_numbers(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_coded_video(tmp_path / name.lower(), frames=60, codec=codec).rename(tmp_path / name)
+    assert [number_in(frame) for frame in read_video_frames(path, [0, 7, 30, 59])] == [0, 7, 30, 59]
+
+
 def test_streaming_gives_each_frame_once_in_rising_order(coded: Path) -> None:
     streamed = list(stream_video(coded, [30, 2, 30, 5]))
     assert [index for index, _ in streamed] == [2, 5, 30]

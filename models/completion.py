@@ -65,6 +65,32 @@ def masked_mean(errors: Tensor, where: Tensor) -> Tensor:
     return (errors * weight).sum() / weight.sum().clamp_min(1)
 
 
+class PatchWeights(NamedTuple):
+    """How much the error of a patch of the target counts in the loss, by what it is."""
+
+    human: float = 1.0
+    """Hidden, and shows the person."""
+    background: float = 1.0
+    """Hidden, and does not."""
+    visible: float = 0.0
+
+
+def weighted_mean(errors: Tensor, hidden: Tensor, human: Tensor, weights: PatchWeights) -> Tensor:
+    """Sum of weighted errors (B, N) over the number of hidden patches, or of all where visible ones count; a scalar.
+
+    With the weights by default that is `completion_loss`, with 1 for all of them equation (2) of CroCo-Human.
+
+    Args:
+        hidden, human: (B, N) bool. A row in which no patch shows a person, as without a silhouette, counts as if all
+            did.
+    """
+    human = human | ~human.any(dim=1, keepdim=True)
+    weight = torch.where(human, weights.human, weights.background)
+    weight = torch.where(hidden, weight, weights.visible).to(errors.dtype)
+    counted = hidden.sum() if weights.visible == 0 else hidden.numel()
+    return (errors * weight).sum() / counted
+
+
 def completed_image(completion: Completion, target_image: Tensor, patch_size: int, normalize: bool = True) -> Tensor:
     """The target with its hidden patches replaced by the prediction, (B, 3, H, W), still normalised.
 

@@ -195,6 +195,20 @@ class Initial(Section):
     """Of what is drawn: all weights, or the decoder that a published file of MAE comes without."""
 
 
+class PatchWeights(Section):
+    """How much the error of a patch of the target counts in the loss; see `models.completion.PatchWeights`."""
+
+    human: Annotated[float, Field(ge=0)] = 1.0
+    background: Annotated[float, Field(ge=0)] = 1.0
+    visible: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _hidden_ones_count(self) -> PatchWeights:
+        if self.human == self.background == 0:
+            raise ValueError("human and background are both 0: there is nothing hidden to predict")
+        return self
+
+
 class Pretrain(Section):
     """One pre-training run (paper sections 3.1 and 4.2)."""
 
@@ -218,6 +232,9 @@ class Pretrain(Section):
     normalize: bool
     """Predict each patch less its mean and over its deviation, as in CroCo's code and weights; else its plain values,
     as equation 2 of the paper has it. After initial weights of the other kind the last layer starts anew."""
+    patch_weights: PatchWeights | None = None
+    """None = hidden patches count alike and visible ones not at all, as in CroCo's code. Equation 2 of the paper is
+    over all patches: {visible: 1} with `normalize: false`."""
     steps: Positive
     warmup_steps: Warmup
     cosine_steps: Positive | None = None
@@ -267,6 +284,16 @@ class Pretrain(Section):
         if masking == "human" and info.data.get("method") == "mae":
             raise ValueError("method mae hides patches uniformly; set masking: uniform, or take method croco")
         return masking
+
+    @field_validator("patch_weights")
+    @classmethod
+    def _knows_the_person(cls, weights: PatchWeights | None, info: ValidationInfo) -> PatchWeights | None:
+        method = info.data.get("method")
+        if weights and method == "keypoints":
+            raise ValueError("method keypoints completes nothing; remove patch_weights")
+        if weights and method == "mae" and weights.human != weights.background:
+            raise ValueError("method mae takes no note of the person; give human and background the same weight")
+        return weights
 
     @model_validator(mode="after")
     def _learns_to_the_end(self) -> Pretrain:

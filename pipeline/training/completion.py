@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.completion import Completion, completed_image, completion_loss, masked_mean, patch_errors
+from models.completion import Completion, PatchWeights, completed_image, masked_mean, patch_errors, weighted_mean
 from models.croco import CroCo
 from models.mae import MAE
 from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify, visible_indices
@@ -31,6 +31,8 @@ class Completing:
     device: torch.device
     silhouettes: bool = True
     """Whether it is known which patches show a person; else no loss of theirs is logged."""
+    weights: PatchWeights | None = None
+    """None = of all hidden patches alike."""
 
 
 class CrossCompletion:
@@ -53,7 +55,7 @@ class CrossCompletion:
         target = self._see(batch.target, batch.target_colours)
         reference = self._see(batch.reference, batch.reference_colours)
         prediction = self._model(target, reference, batch.hidden, batch.visible).prediction
-        losses = self._compare(prediction, target, batch, self._how.normalize)
+        losses = self._compare(prediction, target, batch, self._how.normalize, self._how.weights)
         return losses if self._how.silhouettes else {"loss": losses["loss"]}
 
 
@@ -66,7 +68,7 @@ class SingleCompletion:
 
     def __init__(self, model: MAE, pool: PairPool, how: Completing, masking: Masking, seed: int) -> None:
         self._model, self._pool, self._how, self._masking, self._seed = model, pool, how, masking, seed
-        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(completion_loss)
+        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(single_loss)
         self.fusible = (self._see, self._compare)
 
     def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor, Tensor]:
@@ -87,13 +89,22 @@ class SingleCompletion:
         images = torch.cat([pairs.target, pairs.reference])
         images = self._see(images, torch.cat([pairs.target_colours, pairs.reference_colours]))
         prediction = self._model(images, hidden, visible).prediction
-        return {"loss": self._compare(prediction, images, hidden, self._how.normalize)}
+        return {"loss": self._compare(prediction, images, hidden, self._how.normalize, self._how.weights)}
 
 
-def completion_losses(prediction: Tensor, target: Tensor, pairs: PairBatch, normalize: bool) -> dict[str, Tensor]:
-    """`loss`: mean over hidden patches; `human` and `background`: the two parts of it."""
+def completion_losses(
+    prediction: Tensor, target: Tensor, pairs: PairBatch, normalize: bool, weights: PatchWeights | None = None
+) -> dict[str, Tensor]:
+    """`loss`: mean over hidden patches, or by weight; `human` and `background`: means over hidden ones of each kind."""
     errors = patch_errors(prediction, target, normalize)
-    return {"loss": masked_mean(errors, pairs.hidden)} | _parts(errors, pairs.hidden, pairs.human)
+    return {"loss": _loss(errors, pairs.hidden, pairs.human, weights)} | _parts(errors, pairs.hidden, pairs.human)
+
+
+def single_loss(
+    prediction: Tensor, images: Tensor, hidden: Tensor, normalize: bool, weights: PatchWeights | None
+) -> Tensor:
+    """The same where nothing is known of the person: both kinds of hidden patches weigh alike."""
+    return _loss(patch_errors(prediction, images, normalize), hidden, hidden, weights)
 
 
 PER_PERSON = "/human"
@@ -259,6 +270,10 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
 
 def _complete(model: CroCo | MAE, target: Tensor, reference: Tensor, hidden: Tensor) -> Completion:
     return model(target, hidden) if isinstance(model, MAE) else model(target, reference, hidden)
+
+
+def _loss(errors: Tensor, hidden: Tensor, human: Tensor, weights: PatchWeights | None) -> Tensor:
+    return masked_mean(errors, hidden) if weights is None else weighted_mean(errors, hidden, human, weights)
 
 
 def _parts(errors: Tensor, hidden: Tensor, human: Tensor) -> dict[str, Tensor]:

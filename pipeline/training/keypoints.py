@@ -122,7 +122,7 @@ class CrossCompletionWithKeypoints:
         target = self._see(pairs.target, pairs.target_colours)
         reference = self._see(pairs.reference, pairs.reference_colours)
         completion, logits = self._network(target, reference, pairs.hidden, pairs.visible)
-        losses = self._compare(completion.prediction, target, pairs, self._how.normalize)
+        losses = self._compare(completion.prediction, target, pairs, self._how.normalize, self._how.weights)
         of_completion, of_keypoints = losses["loss"], heatmap_loss(logits, keypoints)
         return losses | {
             "loss": of_completion + self._weight * of_keypoints,

@@ -32,6 +32,7 @@ from torch import nn
 
 from models import catalog, checkpoints
 from models.blocks import DecoderBlock, EncoderBlock, PatchEmbedding
+from models.completion import PatchWeights
 from models.croco import CroCo
 from models.encoder import encoder_of
 from models.mae import MAE
@@ -150,7 +151,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     )
     scratch = open_scratch(layout, STAGE, name, basis, leads=team.leads)
     silhouettes = any(params.datasets[source.name].silhouettes != "none" for source in sources)
-    how = Completing(run.batch, run.normalize, device, silhouettes)
+    weights = PatchWeights(**run.patch_weights.model_dump()) if run.patch_weights else None
+    how = Completing(run.batch, run.normalize, device, silhouettes, weights)
     network, task = learning(model, run, pool, masking, keypoints, how)
     previews = None
     if run.method != "keypoints" and run.num_previews and team.leads:

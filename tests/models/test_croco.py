@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from timm.layers import resample_abs_pos_embed
 
 from models import catalog
-from models.completion import Completion, completed_image, completion_loss, patch_errors
+from models.completion import (
+    Completion,
+    PatchWeights,
+    completed_image,
+    completion_loss,
+    patch_errors,
+    weighted_mean,
+)
 from models.croco import CroCo, CroCoEncoder
 from models.mae import MAE
 from models.masking import uniform_mask
@@ -126,6 +133,20 @@ def test_the_loss_counts_hidden_patches_only():
     hidden = uniform_mask(2, 64, 0.5, torch.Generator().manual_seed(0))
     errors = patch_errors(prediction, image)
     torch.testing.assert_close(completion_loss(prediction, image, hidden), errors[hidden].mean())
+
+
+def test_patches_count_by_what_they_show():
+    generator = torch.Generator().manual_seed(0)
+    image, prediction = images(0), torch.randn(2, 64, 192, generator=generator)
+    hidden, human = uniform_mask(2, 64, 0.5, generator), torch.rand(2, 64, generator=generator) < 0.3
+    errors = patch_errors(prediction, image, normalize=False)
+    plain = completion_loss(prediction, image, hidden, normalize=False)
+    torch.testing.assert_close(weighted_mean(errors, hidden, human, PatchWeights()), plain)
+    torch.testing.assert_close(weighted_mean(errors, hidden, human, PatchWeights(visible=1)), errors.mean())
+    of_person = weighted_mean(errors, hidden, human, PatchWeights(background=0))
+    torch.testing.assert_close(of_person, errors[hidden & human].sum() / hidden.sum())
+    nobody = torch.zeros_like(human)
+    torch.testing.assert_close(weighted_mean(errors, hidden, nobody, PatchWeights(background=0)), plain)
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -63,6 +63,16 @@ def test_runs_of_the_study_are_runs_as_all_others(tmp_path):
             r"import_weights.random_mae.network: .*no network of method mae; there are mae_mini_patch8_64, ",
         ),
         (
+            ("pretrain", "mae_body", "patch_weights"),
+            {"background": 0.5},
+            r"pretrain.mae_body.patch_weights: .*method mae takes no note of the person; give human and background",
+        ),
+        (
+            ("pretrain", "croco_body", "patch_weights"),
+            {"human": 0, "background": 0, "visible": 1},
+            r"pretrain.croco_body.patch_weights: .*there is nothing hidden to predict",
+        ),
+        (
             ("pretrain", "mae_body", "masking"),
             "human",
             r"pretrain.mae_body.masking: .*method mae hides patches uniformly; set masking: uniform",

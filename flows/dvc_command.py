@@ -123,7 +123,7 @@ class ThroughLinks:
         on_the_way = {top: frozenset([os.path.realpath(top)])}
         for folder, folders, files in os.walk(top, followlinks=True):
             passed = on_the_way.pop(folder)
-            there, files = self._ignored(folder, folders, files)
+            there, files = self._ignored(folder, list(folders), files)
             folders.clear()
             for name in there:
                 path = f"{folder}{os.sep}{name}"

@@ -3,12 +3,13 @@
 Any web page that a browser here has open can send to a server on the loopback address, and what it asks this one for
 may be a run, which is a command. Prefect takes it: JSON that does not say so, which a browser sends without asking
 first, and web sockets, which it never asks for. Here a request from a page of another origin is refused, and so is one
-to another name, which a site may have lead to this machine.
+to another name, which a site may have led to this machine. Nor may another page have this one in a frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import datetime
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -17,6 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 NAMES = ("127.0.0.1", "localhost")
+ALONE = (b"content-security-policy", b"frame-ancestors 'self'")
 
 
 def origins(port: int) -> list[str]:
@@ -35,8 +37,14 @@ class OwnPageOnly:
 
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
         origin, name = headers.get(b"origin"), headers.get(b"host", "").rpartition(":")[0]
+
+        async def unframed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), ALONE]
+            await send(message)
+
         if scope["type"] == "lifespan" or (name in NAMES and origin in (None, *self._origins)):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, unframed)
         else:
             refused = f"this server is for its own page, {' or '.join(self._origins)}, and for programs of its machine"
             await PlainTextResponse(refused, 403)(scope, receive, send)
@@ -56,9 +64,13 @@ def main() -> None:
         host=settings.api.host,
         port=port,
         timeout_keep_alive=settings.api.keepalive_timeout,
+        ws_ping_interval=settings.api.websocket_ping_interval,
+        ws_ping_timeout=settings.api.websocket_ping_timeout,
         log_level=settings.logging_level.lower(),
     )
-    uvicorn.Server(config).run([config.bind_socket()])
+    socket = config.bind_socket()
+    print(f"{datetime.now():%Y-%m-%d %H:%M:%S} Prefect's server at {origins(port)[0]}", flush=True)
+    uvicorn.Server(config).run([socket])
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def parse(
     if videos is not None:
         _find_people(videos, frames_per_second, people)
     job = _job(dataset, videos, run_spec.load(params_file))
-    plan = parsing.plan_shards(job.records)
+    plan = parsing.plan_shards(job.records, job.cutting.root)
     get_run_logger().info("%d records in %d shards", job.records.num_rows, len(plan))
     futures = [parse_shard.submit(number, shards.whole(rows), shards.whole(job)) for number, rows in enumerate(plan)]
     parts = shards.gather(futures, f"parse-{job.name}", f"shards of {job.name}")

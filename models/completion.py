@@ -45,26 +45,6 @@ def patch_errors(prediction: Tensor, target_image: Tensor, normalize: bool = Tru
     return (prediction.float() - target).square().mean(dim=-1)
 
 
-def completion_loss(prediction: Tensor, target_image: Tensor, hidden: Tensor, normalize: bool = True) -> Tensor:
-    """Mean of `patch_errors` over the hidden patches of the whole batch, a scalar.
-
-    Equation (2) of the paper sums over all patches: give an all-True `hidden` for that.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    errors = patch_errors(prediction, target_image, normalize)
-    if hidden.shape != errors.shape:
-        raise ValueError(f"hidden is {tuple(hidden.shape)}, the prediction {tuple(errors.shape)}")
-    return masked_mean(errors, hidden)
-
-
-def masked_mean(errors: Tensor, where: Tensor) -> Tensor:
-    """Mean of `errors` (B, N) over the patches of `where` (B, N) bool, a scalar; 0 where there are none."""
-    weight = where.to(errors.dtype)
-    return (errors * weight).sum() / weight.sum().clamp_min(1)
-
-
 class PatchWeights(NamedTuple):
     """How much the error of a patch of the target counts in the loss, by what it is."""
 
@@ -75,18 +55,50 @@ class PatchWeights(NamedTuple):
     visible: float = 0.0
 
 
-def weighted_mean(errors: Tensor, hidden: Tensor, human: Tensor, weights: PatchWeights) -> Tensor:
-    """Sum of weighted errors (B, N) over the number of hidden patches, or of all where visible ones count; a scalar.
+def completion_loss(
+    prediction: Tensor,
+    target_image: Tensor,
+    hidden: Tensor,
+    normalize: bool = True,
+    weights: PatchWeights | None = None,
+) -> Tensor:
+    """Mean of `patch_errors` over the hidden patches of the whole batch, or by weight; a scalar.
 
-    With the weights by default that is `completion_loss`, with 1 for all of them equation (2) of CroCo-Human.
+    Equation (2) of the paper sums over all patches: give an all-True `hidden` for that, or visible patches a weight.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    errors = patch_errors(prediction, target_image, normalize)
+    if hidden.shape != errors.shape:
+        raise ValueError(f"hidden is {tuple(hidden.shape)}, the prediction {tuple(errors.shape)}")
+    return mean_error(errors, hidden, weights)
+
+
+def masked_mean(errors: Tensor, where: Tensor) -> Tensor:
+    """Mean of `errors` (B, N) over the patches of `where` (B, N) bool, a scalar; 0 where there are none."""
+    weight = where.to(errors.dtype)
+    return (errors * weight).sum() / weight.sum().clamp_min(1)
+
+
+def mean_error(
+    errors: Tensor, hidden: Tensor, weights: PatchWeights | None = None, human: Tensor | None = None
+) -> Tensor:
+    """Mean of `errors` (B, N) over the hidden patches; by weight, their weighted sum over the number of hidden patches,
+    or of all where visible ones count. A scalar.
+
+    With the weights by default that is the plain mean, with 1 for all of them equation (2) of CroCo-Human.
 
     Args:
         hidden, human: (B, N) bool. A row in which no patch shows a person, as without a silhouette, counts as if all
-            did.
+            did, and so does every row without `human`.
     """
-    human = human | ~human.any(dim=1, keepdim=True)
-    weight = torch.where(human, weights.human, weights.background)
-    weight = torch.where(hidden, weight, weights.visible).to(errors.dtype)
+    if weights is None:
+        return masked_mean(errors, hidden)
+    of_hidden: Tensor | float = weights.human
+    if human is not None:
+        of_hidden = torch.where(human | ~human.any(dim=1, keepdim=True), weights.human, weights.background)
+    weight = torch.where(hidden, of_hidden, weights.visible).to(errors.dtype)
     counted = hidden.sum() if weights.visible == 0 else hidden.numel()
     return (errors * weight).sum() / counted
 

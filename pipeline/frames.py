@@ -146,30 +146,28 @@ def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int
     """Yield (index, (H, W, 3) uint8 RGB) in rising order, each index once, those that decode.
 
     Runs of neighbouring frames are decoded together and gaps are jumped by key frame, where that is
-    sure to find the frame. Frames that do not decode (damaged file, index past the end) are left out: the caller
-    knows what it asked for. FrameError when the file can not be opened at all.
+    sure to find the frame (`can_jump`); else all before the last one asked for are decoded. Frames
+    that do not decode (damaged file, index past the end) are left out: the caller knows what it
+    asked for. FrameError when the file can not be opened at all.
     """
     path = Path(path)
     wanted = sorted(set(map(int, indices)))
     if wanted and wanted[0] < 0:
         raise ValueError(f"{path}: frame index {wanted[0]} is negative")
-    capture, first = _open_video(path)
-    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").lower()
-    capture.release()
-    suffix = path.suffix.lower()
-    if suffix in TRANSPORT_STREAMS:
+    if path.suffix.lower() in TRANSPORT_STREAMS:
+        _open_video(path)[0].release()
         yield from _stream_opencv(path, wanted)
         return
-    batch = max(1, BATCH_BYTES // first.nbytes)
+    jumps, frame_bytes = _jumps(path)
+    batch = max(1, BATCH_BYTES // frame_bytes)
     done = -1
     try:
         # One thread: the steps run in several processes, and order then is the same everywhere.
         reader = decord.VideoReader(str(path), num_threads=1)
         inside = [index for index in wanted if index < len(reader)]
-        # Where jumps go astray all frames are decoded, from the first to the last asked for.
-        jumps = codec in JUMPED_WITH and suffix in JUMPED_IN
-        decoded = inside if jumps else range(inside[-1] + 1 if inside else 0)
         asked = set(inside)
+        # Decord's skipping goes astray as its jumps do: what comes before is decoded and dropped.
+        decoded = inside if jumps else range(inside[-1] + 1 if inside else 0)
         for start in range(0, len(decoded), batch):
             group = decoded[start : start + batch]
             for index, frame in zip(group, reader.get_batch(group).asnumpy(), strict=True):
@@ -180,6 +178,19 @@ def stream_video(path: str | Path, indices: Sequence[int]) -> Iterator[tuple[int
         # Decord's reader thread gives up frames before the damaged place; OpenCV reads up to it.
         log.warning("%s: decord stopped after frame %d, going on with OpenCV (%s)", path, done, _first_line(error))
         yield from _stream_opencv(path, [index for index in wanted if index > done])
+
+
+def can_jump(path: str | Path) -> bool:
+    """Whether frames far into a video are had without decoding all before them. FrameError as `video_info`."""
+    return Path(path).suffix.lower() not in TRANSPORT_STREAMS and _jumps(Path(path))[0]
+
+
+def _jumps(path: Path) -> tuple[bool, int]:
+    """Whether decord finds frames of a video by key frames, and the bytes of one. FrameError as `video_info`."""
+    capture, first = _open_video(path)
+    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").lower()
+    capture.release()
+    return codec in JUMPED_WITH and path.suffix.lower() in JUMPED_IN, first.nbytes
 
 
 def _stream_opencv(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, Pixels]]:

@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ import pipeline.crops
 from pipeline import code
 from pipeline.crops import Crop, CropStore, Square, crop, crop_mask, encode_jpeg, write_crops
 from pipeline.datasets.quarantine import Entry, Quarantine
-from pipeline.frames import FrameError, Pixels, read_image, read_mask, stream_video
+from pipeline.frames import FrameError, Pixels, can_jump, read_image, read_mask, stream_video
 from pipeline.manifests import read_records
 from pipeline.run_spec import fingerprint
 from pipeline.silhouettes import Parser, pack, parse_silhouettes
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["frame_id", "image", "video_frame", "width", "height", "box", "silhouette"]
 """Of the records manifest: what crops are cut by."""
+MOST_AGAIN = 1000
+"""Frames at the start of a video that is decoded from there which one more shard of it may cost."""
 SHARD_RECORDS = 128
 """Records per unit of retry."""
 OPEN_SHARDS = 64
@@ -127,7 +129,7 @@ def parse(
     folder = scratch / fingerprint(content_fingerprint(records, cutting), shard_records)
     parts, done = list[Path](), 0
     with tqdm(total=len(names), unit="crop", desc=out.stem, disable=progress is not None) as bar:
-        for number, rows in enumerate(plan_shards(records, shard_records)):
+        for number, rows in enumerate(plan_shards(records, cutting.root, shard_records)):
             parts.append(folder / f"{number:06d}.arrow")
             parse_shard(records.take(pa.array(rows)), parts[-1], cutting)
             done += len(rows)
@@ -167,10 +169,14 @@ def _stat(path: Path) -> tuple[int, int] | None:
     return (found.st_size, found.st_mtime_ns)
 
 
-def plan_shards(records: pa.Table, shard_records: int = SHARD_RECORDS) -> list[NDArray[np.int64]]:
+def plan_shards(records: pa.Table, root: Path, shard_records: int = SHARD_RECORDS) -> list[NDArray[np.int64]]:
     """Row numbers of each shard: images whole, videos in rising frame order, about `shard_records` each.
 
-    A long video is cut between frames, so that several workers may share it.
+    A long video is cut between frames, so that several workers may share it, but not where that has them decode more
+    than `MOST_AGAIN` frames once more.
+
+    Args:
+        root: what the names of images and videos are relative to.
     """
     if not records.num_rows:
         return []
@@ -178,11 +184,22 @@ def plan_shards(records: pa.Table, shard_records: int = SHARD_RECORDS) -> list[N
     frame = records["video_frame"].combine_chunks().fill_null(-1).to_numpy()
     order = np.lexsort((frame, image))  # numbers of images rise with their first appearance
     new_frame = np.flatnonzero((np.diff(image[order]) != 0) | (np.diff(frame[order]) != 0)) + 1
+    jumps = cache(lambda number: _can_jump(root / records["image"][number].as_py()))
+    first = np.unique(image, return_index=True)[1]
     cuts = [0]
     for place in new_frame:
-        if place - cuts[-1] >= shard_records:
+        row = order[place]
+        far = frame[row] > MOST_AGAIN and image[row] == image[order[place - 1]]
+        if place - cuts[-1] >= shard_records and (not far or jumps(int(first[image[row]]))):
             cuts.append(int(place))
     return [order[start:end].astype(np.int64) for start, end in zip(cuts, [*cuts[1:], len(order)], strict=True)]
+
+
+def _can_jump(path: Path) -> bool:
+    try:
+        return can_jump(path)
+    except FrameError:
+        return True  # it is told, and counted, where it is read
 
 
 def parse_shard(records: pa.Table, out: Path, cutting: Cutting) -> None:

@@ -23,6 +23,7 @@ from pipeline.layout import Layout
 from pipeline.process import plain_errors
 from pipeline.run_spec import Initial, ParamsError
 from pipeline.training.model_card import imported_card, published
+from pipeline.training.provenance import read
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
             )
         sha256 = checkpoints.fingerprint(path) if path.is_dir() else checkpoints.sha256_of(path)
         provenance = {"source": spec.source, "sha256": sha256, **published(spec.source)}
+        if path.is_dir() or path.name == checkpoints.WEIGHTS:  # ours, which may predict either kind of patches
+            made = read(path if path.is_dir() else path.parent)
+            provenance |= {key: made[key] for key in ("normalize",) if key in made}
         if no_decoder:
             fresh.load_state_dict(model.state_dict(), strict=False)
             model = fresh

@@ -171,6 +171,7 @@ def _fill(
 def _of_the_nearer(nearer: Nearer, row: Row, cells: Iterable[Cell], other_seeds: Repeats) -> str | None:
     """How a run nearer to the paper's row compares with the other rows, over pre-trainings; None where it does not."""
     others: dict[str, list[str]] = {}
+    stale: str | None = None
     for cell in cells:
         if cell.row is row and cell.run == nearer.run:
             return None
@@ -179,10 +180,12 @@ def _of_the_nearer(nearer: Nearer, row: Row, cells: Iterable[Cell], other_seeds:
             if found and cell.key in found.apart:
                 told = f"{cell.column.heading} {found.apart[cell.key].written(cell.decimals, '+')} {cell.unit}"
                 others.setdefault(cell.row.label, []).append(told)
+                stale = stale or found.stale
     if not others:
         return None
     differences = "; ".join(f"minus {label}: {', '.join(told)}" for label, told in others.items())
-    return f"{nearer.says}, is {nearer.run} here. Over pre-trainings, it {differences}."
+    outdated = f" Out of date: {stale}." if stale else ""
+    return f"{nearer.says}, is {nearer.run} here. Over pre-trainings, it {differences}.{outdated}"
 
 
 def find_run(row: OurRow, params: Params) -> tuple[str | None, str | None]:

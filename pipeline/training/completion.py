@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.completion import Completion, PatchWeights, completed_image, masked_mean, patch_errors, weighted_mean
+from models.completion import (
+    Completion,
+    PatchWeights,
+    completed_image,
+    completion_loss,
+    masked_mean,
+    mean_error,
+    patch_errors,
+)
 from models.croco import CroCo
 from models.mae import MAE
 from models.patches import IMAGE_MEAN, IMAGE_STD, patchify, unpatchify, visible_indices
@@ -68,7 +76,7 @@ class SingleCompletion:
 
     def __init__(self, model: MAE, pool: PairPool, how: Completing, masking: Masking, seed: int) -> None:
         self._model, self._pool, self._how, self._masking, self._seed = model, pool, how, masking, seed
-        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(single_loss)
+        self._see, self._compare = Fusible(jitter_and_normalize), Fusible(completion_loss)
         self.fusible = (self._see, self._compare)
 
     def batch(self, step: int, share: Share = WHOLE) -> tuple[PairBatch, Tensor, Tensor]:
@@ -97,14 +105,8 @@ def completion_losses(
 ) -> dict[str, Tensor]:
     """`loss`: mean over hidden patches, or by weight; `human` and `background`: means over hidden ones of each kind."""
     errors = patch_errors(prediction, target, normalize)
-    return {"loss": _loss(errors, pairs.hidden, pairs.human, weights)} | _parts(errors, pairs.hidden, pairs.human)
-
-
-def single_loss(
-    prediction: Tensor, images: Tensor, hidden: Tensor, normalize: bool, weights: PatchWeights | None
-) -> Tensor:
-    """The same where nothing is known of the person: both kinds of hidden patches weigh alike."""
-    return _loss(patch_errors(prediction, images, normalize), hidden, hidden, weights)
+    loss = mean_error(errors, pairs.hidden, weights, pairs.human)
+    return {"loss": loss} | _parts(errors, pairs.hidden, pairs.human)
 
 
 PER_PERSON = "/human"
@@ -270,10 +272,6 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
 
 def _complete(model: CroCo | MAE, target: Tensor, reference: Tensor, hidden: Tensor) -> Completion:
     return model(target, hidden) if isinstance(model, MAE) else model(target, reference, hidden)
-
-
-def _loss(errors: Tensor, hidden: Tensor, human: Tensor, weights: PatchWeights | None) -> Tensor:
-    return masked_mean(errors, hidden) if weights is None else weighted_mean(errors, hidden, human, weights)
 
 
 def _parts(errors: Tensor, hidden: Tensor, human: Tensor) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ It is part of an output of DVC: the same run writes the same card, so neither ti
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from pipeline.layout import PROJECT, Layout, has_real_data
 from pipeline.run_spec import Initial, Params
+from pipeline.training import provenance
 from pipeline.training.provenance import Value
 
 METHODS = {
@@ -105,9 +105,7 @@ def initial_weights(init: str, params: Params, layout: Layout) -> str:
     """What a run began with, back to weights that were not trained here, and the terms of those."""
     if init in params.pretrain:
         return f"`{init}`, which began with {initial_weights(params.pretrain[init].init, params, layout)}"
-    made = layout.checkpoint(init) / "provenance.json"
-    facts = json.loads(made.read_text()) if made.is_file() else {}
-    return f"`{init}`, {_drawn_or_published(params.import_weights[init], facts)}"
+    return f"`{init}`, {_drawn_or_published(params.import_weights[init], provenance.read(layout.checkpoint(init)))}"
 
 
 def published(file: str) -> dict[str, str]:

@@ -157,7 +157,8 @@ def pretrain(name: str, params: Params, layout: Layout, team: Team = ALONE) -> N
     previews = None
     if run.method != "keypoints" and run.num_previews and team.leads:
         previews = Previews(scratch / "previews", model, pool, run)
-    facts = provenance.describe(spec, files, run.seed, run=name, init=run.init, init_sha256=start)
+    made_from = {"init": run.init, "init_sha256": start, "normalize": run.normalize}
+    facts = provenance.describe(spec, files, run.seed, run=name, **made_from)
     snapshots = {step: scratch / "snapshots" / str(step) for step in run.snapshots}
 
     def watch(done: int) -> None:
@@ -257,7 +258,7 @@ def initial_model(name: str, params: Params, layout: Layout) -> CroCo | MAE:
             + ("" if run.fresh_decoder else "; where only the decoder differs, `fresh_decoder: true` will do")
         )
     start = model.state_dict()
-    if _normalizes(run.init, params) not in (None, run.normalize):
+    if _normalizes(run.init, params, layout) not in (None, run.normalize):
         logger.info("the last layer starts anew: normalize of %s, which %s starts from, is another", run.init, name)
         start = {key: value for key, value in start.items() if not key.startswith(_LAST_LAYER)}
     wanted.load_state_dict(start, strict=False)
@@ -268,12 +269,14 @@ _LAST_LAYER = ("prediction_head.", "decoder_pred.")
 """Of CroCo and of MAE."""
 
 
-def _normalizes(init: str, params: Params) -> bool | None:
+def _normalizes(init: str, params: Params, layout: Layout) -> bool | None:
     """Whether what lies at `init` predicts normalised patches, as published weights do; None where it predicts
     nothing."""
     if init in params.pretrain:
         return params.pretrain[init].normalize
-    return None if params.import_weights[init].source == "random" else True
+    if params.import_weights[init].source == "random":
+        return None
+    return bool(provenance.read(layout.checkpoint(init)).get("normalize", True))
 
 
 def _with_encoder_of(initial: nn.Module, wanted: CroCo | MAE) -> nn.Module:

@@ -140,6 +140,12 @@ def describe(params_fingerprint: str, inputs: Mapping[str, str], seed: int, **mo
     }
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """provenance.json of a checkpoint; nothing where there is none."""
+    path = folder / "provenance.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def is_measured(layout: Layout, stage: str, name: str, key: str) -> bool:
     """Whether the metrics file is the one of run `key`, and what it names lies there unchanged."""
     try:

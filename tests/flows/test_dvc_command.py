@@ -173,6 +173,9 @@ def test_links_are_followed_to_their_end_past_what_is_ignored(tmp_path: Path) ->
     found = {(os.path.relpath(folder, raw), *files) for folder, _, files in ThroughLinks(ignored).walk(None, str(raw))}
     assert {("train", "1.jpg"), ("test", "1.jpg")} <= found
     assert {folder for folder, *_ in found} == {".", "train", "test", "train/above", "test/above"}
+    # Outside of its repository DVC ignores nothing, and gives back the very lists that it got.
+    everything = ThroughLinks(lambda _, *there: there).walk(None, str(elsewhere / "__pycache__"))
+    assert {Path(folder).name for folder, *_ in everything} >= {"__pycache__", "x"}
 
 
 def test_links_in_an_output_are_left_as_dvc_takes_them(repository: Path) -> None:

@@ -12,8 +12,8 @@ from models.completion import (
     PatchWeights,
     completed_image,
     completion_loss,
+    mean_error,
     patch_errors,
-    weighted_mean,
 )
 from models.croco import CroCo, CroCoEncoder
 from models.mae import MAE
@@ -141,12 +141,14 @@ def test_patches_count_by_what_they_show():
     hidden, human = uniform_mask(2, 64, 0.5, generator), torch.rand(2, 64, generator=generator) < 0.3
     errors = patch_errors(prediction, image, normalize=False)
     plain = completion_loss(prediction, image, hidden, normalize=False)
-    torch.testing.assert_close(weighted_mean(errors, hidden, human, PatchWeights()), plain)
-    torch.testing.assert_close(weighted_mean(errors, hidden, human, PatchWeights(visible=1)), errors.mean())
-    of_person = weighted_mean(errors, hidden, human, PatchWeights(background=0))
+    torch.testing.assert_close(mean_error(errors, hidden, PatchWeights(), human), plain)
+    torch.testing.assert_close(mean_error(errors, hidden, PatchWeights(visible=1), human), errors.mean())
+    of_all = completion_loss(prediction, image, hidden, normalize=False, weights=PatchWeights(visible=1))
+    torch.testing.assert_close(of_all, errors.mean())
+    of_person = mean_error(errors, hidden, PatchWeights(background=0), human)
     torch.testing.assert_close(of_person, errors[hidden & human].sum() / hidden.sum())
     nobody = torch.zeros_like(human)
-    torch.testing.assert_close(weighted_mean(errors, hidden, nobody, PatchWeights(background=0)), plain)
+    torch.testing.assert_close(mean_error(errors, hidden, PatchWeights(background=0), nobody), plain)
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -110,10 +110,25 @@ def test_each_file_is_opened_once_however_many_persons_it_shows(
 @pytest.mark.parametrize("shard_records", [1, 7, 1000])
 def test_shards_hold_every_row_once_and_never_split_a_frame(tmp_path: Path, shard_records: int) -> None:
     table = table_of(records_of_all(), tmp_path)
-    shards = plan_shards(table, shard_records)
+    shards = plan_shards(table, tmp_path, shard_records)
     assert sorted(np.concatenate(shards)) == list(range(46))
     frames = [{(table["image"][int(r)].as_py(), table["video_frame"][int(r)].as_py()) for r in rows} for rows in shards]
     assert sum(map(len, frames)) == len(set().union(*frames))
+
+
+@pytest.mark.parametrize(("codec", "suffix", "shards"), [("mp4v", ".mp4", 4), ("VP80", ".webm", 5)])
+def test_a_video_that_has_to_be_decoded_from_its_start_is_cut_near_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, suffix: str, shards: int
+) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / f"a{suffix}"), cv2.VideoWriter.fourcc(*codec), 25, (64, 48))
+    for _ in range(40):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    monkeypatch.setattr(pipeline.parsing, "MOST_AGAIN", 20)
+    records = [record(f"a{suffix}", number, video_frame=number) for number in range(40)]
+    found = plan_shards(table_of([*records, record("0.png", 40)], tmp_path), tmp_path, 10)
+    assert len(found) == shards
+    assert sorted(np.concatenate(found)) == list(range(41))
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
@@ -132,7 +147,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     assert not (tmp_path / "resumed.arrow").exists()
     before = BrightIsPerson.calls
     summary = parse(table, tmp_path / "resumed.arrow", tmp_path / "s2", cutting, shard_records=10)
-    assert BrightIsPerson.calls - before == len(plan_shards(table, 10)) - 2
+    assert BrightIsPerson.calls - before == len(plan_shards(table, world, 10)) - 2
     assert summary.silhouettes == 46
     assert (tmp_path / "resumed.arrow").read_bytes() == (tmp_path / "whole.arrow").read_bytes()
 
@@ -183,7 +198,7 @@ def test_more_shards_than_a_process_may_hold_open_are_joined(world: Path, tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert summary.crops == 46
-    assert len(plan_shards(table, 1)) == 26
+    assert len(plan_shards(table, world, 1)) == 26
 
 
 def test_shards_of_another_version_of_the_crops_file_are_left_alone(

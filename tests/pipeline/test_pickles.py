@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.layout import PROJECT
@@ -193,13 +193,14 @@ def test_a_pickle_does_not_change_how_the_next_one_is_read(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def little_memory() -> Iterator[None]:
-    """Python itself makes room for as many objects as a damaged pickle announces: two GB are all that it gets."""
+    """Python itself makes room for as many objects as a damaged pickle announces: half a GB is all that it gets."""
     before, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2 * 2**30, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**29, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_damaged_pickle_is_read_or_named(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, little_memory: None

@@ -69,12 +69,13 @@ def test_a_decoder_that_a_published_file_lacks_is_that_of_the_network_and_said_t
 def test_a_folder_of_ours_is_a_source_as_its_weights_are(tmp_path):
     layout = Layout("test", tmp_path)
     mine = layout.raw("weights") / "mine"
-    checkpoints.save(mine, catalog.create("mae_mini_patch8_64", seed=11), provenance={})
+    checkpoints.save(mine, catalog.create("mae_mini_patch8_64", seed=11), provenance={"normalize": False, "run": "x"})
     for name, source in (("a", "mine"), ("b", "mine/model.safetensors")):
         import_weights(name, layout, initial(method="mae", network="mae_mini_patch8_64", source=source))
         assert checkpoints.fingerprint(layout.checkpoint(name)) == checkpoints.fingerprint(mine)
         provenance = json.loads((layout.checkpoint(name) / "provenance.json").read_text())
         assert provenance["sha256"] == checkpoints.fingerprint(mine)
+        assert provenance["normalize"] is False and "run" not in provenance
 
 
 def test_random_weights_have_a_card_that_says_so(tmp_path):

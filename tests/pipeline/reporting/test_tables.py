@@ -386,6 +386,8 @@ def test_a_run_nearer_to_the_papers_is_compared_beside_the_row_that_another_fill
     assert "CroCo-Body that starts from CroCo, as the paper's does, is croco_body_from_croco here." in said
     assert re.search(r"minus MAE-Body / MAE-Hand: PA-MPJPE \N{MINUS SIGN}9\.0 ± \d", said)
     assert judge()["c11"].remark == said
+    write_metrics("croco_body_from_croco_seed_1", 0, 109.0, params_fingerprint="of another time")
+    assert fill()["fig3a"].remark.endswith(" Out of date: measured with other parameters than params.yaml has now.")
 
 
 def test_with_few_labels_the_claim_against_mae_is_held_against_our_curves(write_metrics, params, judge):

@@ -378,6 +378,10 @@ def test_the_last_layer_starts_anew_where_it_predicted_another_kind_of_patches(
     assert started("published", normalize=True) == set()
     assert started("published", normalize=False) == {f"{head}weight"}  # its bias is zero, there as here
     assert started(random, normalize=False) == set()
+    # What this project has trained, and somebody took over as a file, says which kind it predicts.
+    (here.checkpoint("published") / "provenance.json").write_text(json.dumps({"normalize": False}))
+    assert started("published", normalize=False) == set()
+    assert started("published", normalize=True) == {f"{head}weight"}
 
 
 def test_a_fresh_decoder_is_another_than_that_of_the_initial_weights(layout: Layout) -> None:

@@ -79,7 +79,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     try:
         content = load_arrays(path, _BodyUnpickler)
     except ValueError as error:
-        raise BodyFileError(f"{error}; take the file as it comes from the model's own site.") from error
+        raise BodyFileError(f"{error}; download it again from the model's own site, and leave it as it is.") from error
     if not isinstance(content, dict):
         raise BodyFileError(f"{path}: holds a {type(content).__name__}, expected the dictionary of a body model.")
     arrays = {}

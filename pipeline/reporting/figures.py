@@ -61,7 +61,7 @@ def colour(name: str, names: Sequence[str]) -> str:
 @matplotlib.rc_context(STYLE)
 def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: str) -> str:
     """Loss against step, a colour per run from that of the first on: logged steps faint, their running mean bold."""
-    figure, (axes,) = _figure(7.2, 3.0, 1)
+    figure, axes = _plain_figure(7.2, 3.0)
     first = COLOURS.index(colour(next(iter(histories)), names))
     for number, (name, history) in enumerate(histories.items()):
         _curve(axes, history, COLOURS[(first + number) % len(COLOURS)], name)
@@ -75,7 +75,7 @@ def loss_curves(histories: Mapping[str, History], names: Sequence[str], title: s
 @matplotlib.rc_context(STYLE)
 def seed_curves(histories: Mapping[str, History], title: str, stroke: str) -> str:
     """Loss against step of one run's fine-tunings, one line per seed."""
-    figure, (axes,) = _figure(7.2, 2.6, 1)
+    figure, axes = _plain_figure(7.2, 2.6)
     for name, history in histories.items():
         axes.plot(*_smooth(history), color=stroke, linewidth=1.1, alpha=0.75, label=name)
     axes.set(xlabel="step", ylabel="loss", title=title)
@@ -270,7 +270,20 @@ def _smooth(history: History) -> tuple[list[int], list[float]]:
 
 
 def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """Panels side by side, with as much room around them as their labels take."""
+    return _empty(Figure(figsize=(width, height), layout="constrained"), columns)
+
+
+def _plain_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """One panel for short labels: there are hundreds of these, and to find the room for labels is most of the work."""
+    left, right, bottom, top = 0.62, 0.1, 0.46, 0.3  # inches
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    figure, (axes,) = _empty(figure, 1)
+    return figure, axes
+
+
+def _empty(figure: Figure, columns: int) -> tuple[Figure, list[Axes]]:
     FigureCanvasSVG(figure)
     panels = figure.subplots(1, columns, squeeze=False).ravel().tolist()
     figure.patch.set_alpha(0)

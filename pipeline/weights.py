@@ -61,7 +61,8 @@ def import_weights(name: str, layout: Layout, spec: Initial) -> nn.Module:
         provenance = {"source": spec.source, "sha256": sha256, **published(spec.source)}
         if path.is_dir() or path.name == checkpoints.WEIGHTS:  # ours, which may predict either kind of patches
             made = read(path if path.is_dir() else path.parent)
-            provenance |= {key: made[key] for key in ("normalize",) if key in made}
+            if "normalize" in made:
+                provenance["normalize"] = made["normalize"]
         if no_decoder:
             fresh.load_state_dict(model.state_dict(), strict=False)
             model = fresh
